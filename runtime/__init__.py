@@ -1,0 +1,1 @@
+"""At call time: the eager autocast kernels, their installation and the cache of casted weights."""

@@ -1,0 +1,59 @@
+"""The eager ``autocast`` region."""
+
+from __future__ import annotations
+
+import torch
+
+from xpu_amp_dynamo.devices import check_device_type, check_lower_dtype, default_device_type
+from xpu_amp_dynamo.policy import Policy
+from xpu_amp_dynamo.runtime.installation import ensure_installed
+
+
+def autocast(
+    device_type: str | None = None,
+    dtype: torch.dtype = torch.bfloat16,
+    enabled: bool = True,
+    cache_enabled: bool = True,
+    *,
+    policy: Policy | None = None,
+) -> torch.autocast:
+    """Return a region of mixed precision: a context manager, and a decorator of functions.
+
+    The first enabled region of a device type installs its policy for the whole process; from then on the
+    region is a ``torch.autocast`` region, so nesting, checkpointing, ``torch.compile`` and everything else
+    that knows autocast works with it.
+
+    Args:
+        device_type: ``"xpu"``, ``"cuda"`` or ``"cpu"``; None means ``"xpu"`` if there is one, else the current
+            accelerator, else ``"cpu"``.
+        dtype: the lower precision, ``torch.bfloat16`` or ``torch.float16``.
+        enabled: False makes a region that runs in the dtypes of its inputs.
+        cache_enabled: keep the casts of float32 parameters until the outermost region ends.
+        policy: the policy to install on first use; None means the installed one, else ``Policy.named("xpu")``.
+
+    Returns:
+        A ``torch.autocast`` object.
+
+    Raises:
+        UnsupportedDeviceError: the device type has no autocast.
+        UnsupportedDtypeError: ``dtype`` is neither bfloat16 nor float16.
+        PolicyConflictError: another policy is installed already.
+
+    Example:
+        >>> with xpu_amp_dynamo.autocast(dtype=torch.float16):
+        ...     y = model(x)
+    """
+    device_type = _prepare(device_type, dtype, enabled, policy)
+    return torch.autocast(device_type, dtype, enabled, cache_enabled)
+
+
+# Dynamo runs this while it compiles instead of looking into it: the region that it then sees is plain
+# torch.autocast, whose state it guards.
+@torch.compiler.assume_constant_result
+def _prepare(device_type: str | None, dtype: torch.dtype, enabled: bool, policy: Policy | None) -> str:
+    """Check the arguments, install the policy if the region needs it, and return the device type."""
+    device_type = check_device_type(default_device_type() if device_type is None else device_type)
+    if enabled:
+        check_lower_dtype(dtype)
+        ensure_installed(policy, device_type)
+    return device_type

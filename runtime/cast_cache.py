@@ -1,0 +1,80 @@
+"""The cache of casted weights: each float32 leaf parameter is cast once per region, and never served stale."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import NamedTuple
+
+import torch
+
+from xpu_amp_dynamo.runtime.autocast_cache_lifetime import token_of_autocast_cache
+
+_Key = tuple[int, torch.dtype, bool]
+
+
+class _Entry(NamedTuple):
+    source: weakref.ref[torch.Tensor]
+    version: int
+    storage: int
+    cast: torch.Tensor
+
+
+class CastCache:
+    """Casts of float32 leaf parameters, dropped when PyTorch drops its own autocast cache.
+
+    An entry is keyed on the parameter's identity, the wanted dtype and the grad mode, and holds while the
+    parameter's version counter and storage stay as they were. Writes through ``.data`` change neither, so
+    they are seen only in the next region, as in stock PyTorch.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[_Key, _Entry] = {}
+        self._lifetime: weakref.ref[object] | None = None
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def cast(self, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Return ``tensor`` in ``dtype``, from the cache where it may be kept there."""
+        if not (tensor.requires_grad and tensor.is_leaf and _may_cache(tensor, dtype)):
+            return tensor.to(dtype)
+        key = (id(tensor), dtype, torch.is_grad_enabled())
+        entry = self._entries.get(key)
+        version, storage = tensor._version, tensor.data_ptr()
+        if (
+            entry is not None
+            and entry.source() is tensor
+            and entry.version == version
+            and entry.storage == storage
+        ):
+            return entry.cast
+        return self._insert(key, _Entry(weakref.ref(tensor), version, storage, tensor.to(dtype)))
+
+    def _insert(self, key: _Key, entry: _Entry) -> torch.Tensor:
+        with self._lock:
+            if self._lifetime is None or self._lifetime() is None:
+                self._entries.clear()
+                self._lifetime = token_of_autocast_cache(self._clear)
+            self._entries[key] = entry
+        return entry.cast
+
+    def _clear(self, reference: object) -> None:
+        if reference is self._lifetime:
+            self._entries.clear()
+
+
+def _may_cache(tensor: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Tell whether a leaf's cast may outlive this call: a plain float32 tensor, in no kind of tracing."""
+    return (
+        tensor.dtype is torch.float32
+        and dtype is not torch.float32
+        and type(tensor) in (torch.nn.Parameter, torch.Tensor)
+        and torch.is_autocast_cache_enabled()
+        and not tensor._is_view()
+        and not tensor.is_inference()
+        and not torch._C._len_torch_dispatch_stack()
+        and torch._C._get_tracing_state() is None
+        and torch._C._functorch.maybe_current_level() is None
+    )

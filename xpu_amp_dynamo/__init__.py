@@ -1,0 +1,7 @@
+"""Automatic mixed precision for Intel GPUs: ``torch.compile(model, backend="xpu_amp")`` and ``autocast``."""
+
+from xpu_amp_dynamo.policy import Policy as Policy
+from xpu_amp_dynamo.runtime.autocast import autocast as autocast
+from xpu_amp_dynamo.runtime.installation import install as install
+from xpu_amp_dynamo.runtime.installation import installed_policy as installed_policy
+from xpu_amp_dynamo.runtime.installation import uninstall as uninstall

@@ -1,0 +1,43 @@
+"""The exceptions of this package: one class per mistake, each message ends in the fix."""
+
+from __future__ import annotations
+
+
+class XpuAmpError(Exception):
+    """Base class of every exception that xpu_amp_dynamo raises on purpose."""
+
+
+class UnknownOpError(XpuAmpError, ValueError):
+    """An op name, callable or overload that stands for no out-of-place op of this process."""
+
+
+class OverlappingOpsError(XpuAmpError, ValueError):
+    """An op that is named in more than one list of a policy."""
+
+
+class UnknownPolicyError(XpuAmpError, ValueError):
+    """A policy name that is not one of the named policies."""
+
+
+class PolicyConflictError(XpuAmpError, RuntimeError):
+    """A region asks for another policy than the one installed for its device type."""
+
+
+class UnsupportedDtypeError(XpuAmpError, ValueError):
+    """A dtype that autocast cannot lower to."""
+
+
+class UnsupportedDeviceError(XpuAmpError, ValueError):
+    """A device type without an autocast dispatch key."""
+
+
+class InvalidOptionError(XpuAmpError, ValueError):
+    """An unknown option of the backend, or a value outside its legal set."""
+
+
+class BannedOpError(XpuAmpError, RuntimeError):
+    """An op that the policy refuses to run inside an autocast region."""
+
+
+class LoweringError(XpuAmpError, RuntimeError):
+    """A graph that cannot be lowered, or a lowered graph that breaks a promise of the lowering."""

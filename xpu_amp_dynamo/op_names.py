@@ -1,0 +1,116 @@
+"""Names of ops: what a user, a callable or an overload calls the op that a policy lists.
+
+The name of an ATen op is its bare name (``"conv2d"``); any other op carries its namespace
+(``"mylib::attention"``). A name stands for all out-of-place overloads of the op.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch._ops import OpOverload, OpOverloadPacket
+from torch.library import CustomOpDef
+
+from xpu_amp_dynamo.errors import UnknownOpError
+
+# Names under which a listed op also arrives: Python functions, methods, operators, and composites that do
+# nothing but call the one op on their own arguments.
+ALIASES = {
+    "__matmul__": "matmul",
+    "imatmul": "matmul",
+    "linalg_matmul": "matmul",
+    "cross_entropy": "cross_entropy_loss",
+    "special_log_softmax": "log_softmax",
+    "special_softmax": "softmax",
+    "concat": "cat",
+    "concatenate": "cat",
+}
+
+# Augmented assignments write into their first operand. `a @= b` does not: it rebinds `a`.
+IN_PLACE_OPERATORS = frozenset(
+    "iadd iand iconcat ifloordiv ilshift imod imul ior ipow irshift isub itruediv ixor setitem delitem".split()
+)
+
+
+def resolve_op(op: str | Callable[..., Any]) -> str:
+    """Return the name under which a policy lists an op.
+
+    Args:
+        op: a name (``"softmax"``, ``"aten::softmax"``, ``"mylib::attention"``), a callable
+            (``torch.nn.functional.softmax``), an ``OpOverload`` or ``OpOverloadPacket``, or what
+            ``torch.library.custom_op`` returned.
+
+    Returns:
+        The bare name of an ATen op, the namespaced name of any other.
+
+    Raises:
+        UnknownOpError: nothing of that name is registered, or only in-place and ``out=`` forms of it.
+    """
+    name = op if isinstance(op, str) else callable_name(op)
+    if name is None:
+        raise UnknownOpError(
+            f"{op!r} stands for no out-of-place op; name the op, for example 'softmax' or 'mylib::attention'"
+        )
+    name = name.removeprefix("aten::")
+    name = ALIASES.get(name, name)
+    if not overloads_of(name):
+        raise UnknownOpError(_unknown_message(op, name))
+    return name
+
+
+def callable_name(function: Callable[..., Any]) -> str | None:
+    """Return the op name that a callable goes by, None for in-place forms and callables without a name.
+
+    The name is not checked: a Python function that is no op at all returns its own name.
+    """
+    if isinstance(function, CustomOpDef):
+        return function._qualname
+    if isinstance(function, OpOverload):
+        return None if function._schema.is_mutable else _canonical(function._schema.name)
+    if isinstance(function, OpOverloadPacket):
+        return _canonical(function._qualified_op_name)
+    name = getattr(function, "__name__", None)
+    if name is None or name in IN_PLACE_OPERATORS or is_in_place_name(name):
+        return None
+    return ALIASES.get(name, name)
+
+
+def is_in_place_name(name: str) -> bool:
+    """Tell whether PyTorch's naming marks a method or function as in-place (``add_``, ``__iadd__``)."""
+    if name.startswith("__") and name.endswith("__"):
+        return name.strip("_") in IN_PLACE_OPERATORS
+    return name.endswith("_")
+
+
+@functools.cache
+def overloads_of(name: str) -> tuple[OpOverload, ...]:
+    """Return the out-of-place overloads of a named op that take a tensor; empty if there is no such op."""
+    namespace, _, base = name.rpartition("::")
+    packet = getattr(getattr(torch.ops, namespace or "aten"), base, None)
+    if not isinstance(packet, OpOverloadPacket):
+        return ()
+    overloads = (getattr(packet, overload) for overload in packet.overloads())
+    return tuple(o for o in overloads if _takes_tensor(o) and not o._schema.is_mutable)
+
+
+def _takes_tensor(op: OpOverload) -> bool:
+    """Tell whether the dispatcher knows the op and one of its arguments is a tensor or holds tensors."""
+    tensor = any("Tensor" in str(argument.type) for argument in op._schema.arguments)
+    return tensor and torch._C._dispatch_has_kernel(op.name())
+
+
+def _canonical(qualified: str) -> str:
+    """Drop the namespace of an ATen op."""
+    return qualified.removeprefix("aten::")
+
+
+def _unknown_message(given: object, name: str) -> str:
+    """Say which op is not known and which known names come near."""
+    known = {_canonical(n).partition(".")[0] for n in torch._C._dispatch_get_all_op_names()}
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    hint = f"near matches: {', '.join(near)}" if near else "names are those of torch.ops, such as 'softmax'"
+    return f"unknown op {given!r}: no out-of-place op {name!r} is registered; {hint}"

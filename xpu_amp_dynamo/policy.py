@@ -1,0 +1,139 @@
+"""Policies: which ops run in lower precision, in float32, or in the widest dtype of their inputs."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from xpu_amp_dynamo.cast_rule import Category
+from xpu_amp_dynamo.errors import OverlappingOpsError, UnknownPolicyError
+from xpu_amp_dynamo.op_names import resolve_op
+from xpu_amp_dynamo.op_tables import completion, documented, ipex, torch_xpu
+
+Op = str | Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """An autocast policy: lists of op names. An op in no list runs in the type of its inputs.
+
+    Args:
+        name: what the policy is called in messages.
+        lower_precision: ops that run in the region's dtype, bfloat16 or float16.
+        float32: ops that run in float32.
+        promote: ops that run in the widest dtype among their inputs.
+        banned: ops that raise inside a region.
+
+    Each list takes op names, callables and overloads, as :func:`resolve_op` reads them.
+
+    Raises:
+        UnknownOpError: an entry is no registered out-of-place op.
+        OverlappingOpsError: an op stands in two lists.
+
+    Example:
+        >>> policy = Policy.named("xpu").with_ops(float32=["softmax"], lower_precision=["mylib::attention"])
+    """
+
+    name: str
+    lower_precision: frozenset[str] = field(default=frozenset())
+    float32: frozenset[str] = field(default=frozenset())
+    promote: frozenset[str] = field(default=frozenset())
+    banned: frozenset[str] = field(default=frozenset())
+
+    def __post_init__(self) -> None:
+        for category in Category:
+            ops: Iterable[Op] = getattr(self, category.value)
+            object.__setattr__(self, category.value, frozenset(map(resolve_op, ops)))
+        _refuse_overlap({c.value: getattr(self, c.value) for c in Category})
+
+    @staticmethod
+    def named(name: str) -> Policy:
+        """Return a named policy.
+
+        Args:
+            name: ``"xpu"`` (Intel's documented lists, completed for the mixtures of dtypes that they
+                produce), ``"ipex"`` (what Intel Extension for PyTorch 2.1 registered) or ``"torch"``
+                (stock PyTorch's table for XPU).
+
+        Raises:
+            UnknownPolicyError: there is no such policy.
+        """
+        if name not in _TABLES:
+            raise UnknownPolicyError(f"unknown policy {name!r}; the named policies are {sorted(_TABLES)}")
+        return _named(name)
+
+    def with_ops(
+        self,
+        *,
+        lower_precision: Iterable[Op] = (),
+        float32: Iterable[Op] = (),
+        promote: Iterable[Op] = (),
+        leave: Iterable[Op] = (),
+    ) -> Policy:
+        """Return a copy in which the named ops have moved to the given lists.
+
+        Args:
+            lower_precision: ops to run in the region's dtype.
+            float32: ops to run in float32.
+            promote: ops to run in the widest dtype of their inputs.
+            leave: ops to take out of every list.
+
+        Raises:
+            UnknownOpError: an entry is no registered out-of-place op.
+            OverlappingOpsError: one call names an op in two lists.
+        """
+        moves = {
+            "lower_precision": frozenset(map(resolve_op, lower_precision)),
+            "float32": frozenset(map(resolve_op, float32)),
+            "promote": frozenset(map(resolve_op, promote)),
+            "leave": frozenset(map(resolve_op, leave)),
+        }
+        _refuse_overlap(moves)
+        moved = frozenset().union(*moves.values())
+        lists = {c.value: (getattr(self, c.value) - moved) | moves.get(c.value, frozenset()) for c in Category}
+        return replace(self, name=self.name.removesuffix(" (changed)") + " (changed)", **lists)
+
+    def category(self, op: str) -> Category | None:
+        """Return what the policy does with an op, given its name; None if it lists it nowhere."""
+        return self.categories.get(op)
+
+    @functools.cached_property
+    def categories(self) -> dict[str, Category]:
+        """Every listed op with what the policy does with it."""
+        return {op: category for category in Category for op in getattr(self, category.value)}
+
+    def __str__(self) -> str:
+        lists = (f"  {c.value}: {', '.join(sorted(getattr(self, c.value))) or '-'}" for c in Category)
+        return "\n".join([f"Policy {self.name!r}", *lists])
+
+
+def _refuse_overlap(lists: dict[str, frozenset[str]]) -> None:
+    """Raise if an op stands in two of the lists."""
+    for op in sorted(frozenset().union(*lists.values())):
+        holders = [name for name, ops in lists.items() if op in ops]
+        if len(holders) > 1:
+            raise OverlappingOpsError(f"op {op!r} stands in {' and '.join(holders)}; name it in one list only")
+
+
+_TABLES = {
+    "xpu": {
+        "lower_precision": documented.LOWER_PRECISION + completion.LOWER_PRECISION,
+        "float32": documented.FLOAT32,
+        "promote": documented.PROMOTE + completion.PROMOTE,
+    },
+    "ipex": {"lower_precision": ipex.LOWER_PRECISION, "float32": ipex.FLOAT32, "promote": ipex.PROMOTE},
+    "torch": {
+        "lower_precision": torch_xpu.LOWER_PRECISION,
+        "float32": torch_xpu.FLOAT32,
+        "promote": torch_xpu.PROMOTE,
+        "banned": torch_xpu.BANNED,
+    },
+}
+
+
+@functools.cache
+def _named(name: str) -> Policy:
+    """Build a named policy once."""
+    return Policy(name, **{category: frozenset(ops) for category, ops in _TABLES[name].items()})
