@@ -7,7 +7,6 @@ import weakref
 from typing import NamedTuple
 
 import torch
-
 from xpu_amp_dynamo.runtime.autocast_cache_lifetime import token_of_autocast_cache
 
 _Key = tuple[int, torch.dtype, bool]
@@ -43,12 +42,7 @@ class CastCache:
         key = (id(tensor), dtype, torch.is_grad_enabled())
         entry = self._entries.get(key)
         version, storage = tensor._version, tensor.data_ptr()
-        if (
-            entry is not None
-            and entry.source() is tensor
-            and entry.version == version
-            and entry.storage == storage
-        ):
+        if entry is not None and entry.source() is tensor and entry.version == version and entry.storage == storage:
             return entry.cast
         return self._insert(key, _Entry(weakref.ref(tensor), version, storage, tensor.to(dtype)))
 

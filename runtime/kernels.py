@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from torch._ops import OpOverload
+from xpu_amp_dynamo.runtime.cast_cache import CastCache
 
 from xpu_amp_dynamo.cast_rule import ELIGIBLE_DTYPES, Category, fixed_dtype, widest_dtype
 from xpu_amp_dynamo.devices import autocast_key
 from xpu_amp_dynamo.errors import BannedOpError
-from xpu_amp_dynamo.runtime.cast_cache import CastCache
 
 Kernel = Callable[..., Any]
 
@@ -89,14 +89,6 @@ def _make_ban(op: OpOverload) -> Kernel:
     """Return the kernel of a banned op."""
 
     def kernel(keys: torch._C.DispatchKeySet, *args: Any, **kwargs: Any) -> Any:
-        raise BannedOpError(ban_message(op._schema.name))
+        raise BannedOpError(op._schema.name)
 
     return kernel
-
-
-def ban_message(op: str) -> str:
-    """Say that the policy refuses an op, and what to do."""
-    return (
-        f"{op} is unsafe inside an autocast region and the installed policy bans it; use "
-        "binary_cross_entropy_with_logits, or run the op in a region with enabled=False on float32 inputs"
-    )

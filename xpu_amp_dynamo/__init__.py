@@ -1,6 +1,10 @@
 """Automatic mixed precision for Intel GPUs: ``torch.compile(model, backend="xpu_amp")`` and ``autocast``."""
 
+from xpu_amp_dynamo.backend import lower as lower
+from xpu_amp_dynamo.backend import xpu_amp as xpu_amp
+from xpu_amp_dynamo.options import BackendOptions as BackendOptions
 from xpu_amp_dynamo.policy import Policy as Policy
+from xpu_amp_dynamo.reports import record_lowerings as record_lowerings
 from xpu_amp_dynamo.runtime.autocast import autocast as autocast
 from xpu_amp_dynamo.runtime.installation import install as install
 from xpu_amp_dynamo.runtime.installation import installed_policy as installed_policy

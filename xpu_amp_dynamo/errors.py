@@ -36,7 +36,18 @@ class InvalidOptionError(XpuAmpError, ValueError):
 
 
 class BannedOpError(XpuAmpError, RuntimeError):
-    """An op that the policy refuses to run inside an autocast region."""
+    """An op that the policy refuses to run inside an autocast region.
+
+    Args:
+        op: name of the op.
+        where: where in the user's code the call stands, if that is known.
+    """
+
+    def __init__(self, op: str, where: str = "") -> None:
+        super().__init__(
+            f"{op} is unsafe inside an autocast region and the policy bans it; use "
+            f"binary_cross_entropy_with_logits, or run it on float32 inputs in a region with enabled=False{where}"
+        )
 
 
 class LoweringError(XpuAmpError, RuntimeError):

@@ -32,7 +32,10 @@ ALIASES = {
 
 # Augmented assignments write into their first operand. `a @= b` does not: it rebinds `a`.
 IN_PLACE_OPERATORS = frozenset(
-    "iadd iand iconcat ifloordiv ilshift imod imul ior ipow irshift isub itruediv ixor setitem delitem".split()
+    (
+        *("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "iconcat"),
+        *("iand", "ior", "ixor", "ilshift", "irshift", "setitem", "delitem"),
+    )
 )
 
 

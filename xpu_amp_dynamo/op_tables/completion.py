@@ -23,11 +23,40 @@ LOWER_PRECISION = (
     "_transformer_encoder_layer_fwd",
 )
 
+# Batch norm is not among them: it takes half activations beside float32 parameters natively, and promoting it
+# would run whole convolutional nets in float32. Layer and group norm do so on the CPU only. `bilinear` is not
+# among them because it contains a documented op.
 PROMOTE = (
+    "_chunk_cat",
+    "_embedding_bag",
+    "allclose",
+    "binary_cross_entropy",
+    "cartesian_prod",
+    "cross",
     "dot",
-    "vdot",
+    "embedding_bag",
     "grid_sampler",
+    "grid_sampler_2d",
+    "grid_sampler_3d",
+    "group_norm",
+    "heaviside",
+    "index_add",
+    "index_copy",
     "index_put",
+    "index_reduce",
+    "isclose",
+    "layer_norm",
+    "lerp",
+    "linalg_cross",
+    "linalg_vecdot",
+    "masked_scatter",
+    "meshgrid",
+    "native_group_norm",
+    "native_layer_norm",
+    "put",
+    "scatter",
     "scatter_add",
+    "scatter_reduce",
     "tensordot",
+    "vdot",
 )

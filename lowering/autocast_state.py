@@ -1,0 +1,22 @@
+"""The autocast state under which a node runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class AutocastState:
+    """Autocast of one device type at one point of a program.
+
+    Args:
+        enabled: whether the policy applies.
+        dtype: the lower precision, bfloat16 or float16.
+        cache_enabled: whether casts of float32 parameters are shared.
+    """
+
+    enabled: bool
+    dtype: torch.dtype
+    cache_enabled: bool = True

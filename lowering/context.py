@@ -1,0 +1,48 @@
+"""What every pass knows about the graph in hand."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx
+from torch._subclasses.fake_tensor import FakeTensorMode
+from xpu_amp_dynamo.lowering.autocast_state import AutocastState
+from xpu_amp_dynamo.lowering.report import LoweringReport
+
+from xpu_amp_dynamo.policy import Policy
+
+
+@dataclass
+class LoweringContext:
+    """The settings of one lowering and what its passes have found.
+
+    Args:
+        policy: the policy to lower.
+        device_type: the device type whose autocast is lowered; tensors of others stay untouched.
+        initial_state: the autocast state at the graph's entry.
+        fake_mode: the fake tensor mode that the graph's values belong to.
+        preserve_output_dtype: whether outputs keep the dtypes recorded at capture.
+        report: what the lowering did, counted over the graph and its subgraphs.
+
+    The passes fill ``recorded`` (each node's value at capture) and ``states`` (each node's autocast state).
+    """
+
+    policy: Policy
+    device_type: str
+    initial_state: AutocastState
+    fake_mode: FakeTensorMode
+    preserve_output_dtype: bool
+    report: LoweringReport
+    recorded: dict[fx.Node, Any] = field(default_factory=dict)
+    states: dict[fx.Node, AutocastState] = field(default_factory=dict)
+
+    def for_subgraph(self, state: AutocastState) -> LoweringContext:
+        """Return the context of a subgraph that is called under ``state``; its outputs always keep their dtypes."""
+        return dataclasses.replace(self, initial_state=state, preserve_output_dtype=True, recorded={}, states={})
+
+    def on_device(self, value: object) -> bool:
+        """Tell whether a value is a tensor of the lowered device type."""
+        return isinstance(value, torch.Tensor) and value.device.type == self.device_type

@@ -1,0 +1,65 @@
+"""Runs a node on the values of its inputs, to learn the value that it has in the lowered graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+from torch.utils import _pytree as pytree
+from xpu_amp_dynamo.lowering.node_kind import returns_first_input
+from xpu_amp_dynamo.lowering.values import dtypes_in, input_values, value_of
+
+
+def run_node(node: fx.Node) -> Any:
+    """Return what a call gives for the values that its inputs have now.
+
+    Must run inside the graph's fake tensor mode with autocast off. A mutation runs on a copy of what it
+    writes to. Raises what the op raises.
+    """
+    args, kwargs = input_values(node)
+    if node.op == "call_method":
+        return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+    assert callable(node.target)
+    return node.target(*args, **kwargs)
+
+
+def run_mutation(node: fx.Node) -> Any:
+    """Return the value of an in-place or ``out=`` call, leaving the values of its inputs as they are."""
+    args, kwargs = input_values(node)
+    args, kwargs = pytree.tree_map_only(torch.Tensor, torch.clone, (args, kwargs))
+    with torch.no_grad():
+        if node.op == "call_method":
+            getattr(args[0], str(node.target))(*args[1:], **kwargs)
+        else:
+            assert callable(node.target)
+            node.target(*args, **kwargs)
+    recorded = value_of(node)
+    if not returns_first_input(node):
+        return recorded
+    written = value_of(node.args[0])
+    return written if written.shape == recorded.shape else recorded.to(written.dtype)
+
+
+def with_recorded_sizes(new: Any, recorded: Any) -> Any:
+    """Return a recomputed value in the sizes that capture recorded.
+
+    A rerun of an op whose output size depends on data (``nonzero``, ``masked_select``) makes a new symbol for
+    it, while the graph goes on with the recorded one.
+    """
+    if dtypes_in(new) == dtypes_in(recorded):
+        return recorded if _sizes_differ(new, recorded) else new
+    if not _sizes_differ(new, recorded):
+        return new
+    return pytree.tree_map_only(torch.Tensor, lambda r, n: r.to(n.dtype), recorded, new)
+
+
+def _sizes_differ(new: Any, recorded: Any) -> bool:
+    """Tell whether two nested values hold tensors of other symbolic sizes."""
+    pairs = zip(_sizes(new), _sizes(recorded), strict=True)
+    return any(a != b for a, b in pairs)
+
+
+def _sizes(value: Any) -> list[str]:
+    """List the sizes of the tensors in a nested value as text, which does not guard on symbols."""
+    return [str(tuple(t.shape)) for t in pytree.tree_leaves(value) if isinstance(t, torch.Tensor)]

@@ -1,0 +1,119 @@
+"""Finds the autocast state of every node. Changes nothing.
+
+Dynamo hands over regions as pairs of nodes, and subclasses of ``torch.autocast`` as the calls that their
+methods make:
+
+    _enter_autocast("xpu", bfloat16, True, None) ... _exit_autocast(enter)
+    set_autocast_enabled("xpu", True); set_autocast_dtype("xpu", bfloat16) ... set_autocast_enabled("xpu", False)
+
+A region entered and never left lasts to the end of the graph: its exit is behind a graph break. An exit
+without its entry in this graph cannot occur, since Dynamo enters the region again behind the break.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx
+from torch.amp import autocast_mode
+from xpu_amp_dynamo.lowering.autocast_state import AutocastState
+
+ENTER, EXIT = autocast_mode._enter_autocast, autocast_mode._exit_autocast
+# Calls of inlined subclasses that name a device type first, and those that hold for all device types.
+DEVICE_CALLS = (
+    torch.set_autocast_enabled,
+    torch.set_autocast_dtype,
+    torch.is_autocast_enabled,
+    torch.get_autocast_dtype,
+    torch._C._is_autocast_available,
+)
+GLOBAL_CALLS = (
+    torch.set_autocast_cache_enabled,
+    torch.is_autocast_cache_enabled,
+    torch.clear_autocast_cache,
+    torch.autocast_increment_nesting,
+    torch.autocast_decrement_nesting,
+)
+
+
+@dataclass
+class Regions:
+    """The autocast state of each node, and the nodes that only serve to set it."""
+
+    states: dict[fx.Node, AutocastState] = field(default_factory=dict)
+    markers: list[fx.Node] = field(default_factory=list)
+
+
+def find_regions(graph: fx.Graph, initial_state: AutocastState, device_type: str) -> Regions:
+    """Return the autocast state of every node of a graph.
+
+    Args:
+        graph: a captured graph.
+        initial_state: the state at its entry.
+        device_type: the device type whose regions count. Regions of device types that own no tensor of the
+            graph are markers too, since they change nothing; those of other device types stay.
+
+    Returns:
+        The states, and the marker nodes that can be erased once these are known.
+    """
+    regions = Regions()
+    state = initial_state
+    before_entry: dict[fx.Node, AutocastState] = {}
+    used = _device_types(graph) - {device_type}
+    for node in graph.nodes:
+        regions.states[node] = state
+        marked = _device_of_marker(node)
+        if marked is None or marked in used:
+            continue
+        regions.markers.append(node)
+        if marked not in (device_type, ""):
+            continue
+        if node.target is ENTER:
+            before_entry[node] = state
+            state = _entered(state, node.args, device_type)
+        elif node.target is EXIT:
+            state = before_entry[node.args[0]]
+        else:
+            state = _after_call(state, node)
+    return regions
+
+
+def _device_of_marker(node: fx.Node) -> str | None:
+    """Return the device type that a marker is about, ``""`` for all of them, None if the node is no marker."""
+    if node.op != "call_function":
+        return None
+    if node.target is EXIT:
+        return str(node.args[0].args[0])
+    if node.target is ENTER or node.target in DEVICE_CALLS:
+        return str(node.args[0])
+    return "" if node.target in GLOBAL_CALLS else None
+
+
+def _entered(state: AutocastState, args: tuple[Any, ...], device_type: str) -> AutocastState:
+    """Return the state inside a region, given the arguments ``(device_type, dtype, enabled, cache_enabled)``."""
+    _, dtype, enabled, cache_enabled = args
+    return AutocastState(
+        enabled=enabled,
+        dtype=torch.get_autocast_dtype(device_type) if dtype is None else dtype,
+        cache_enabled=state.cache_enabled if cache_enabled is None else cache_enabled,
+    )
+
+
+def _after_call(state: AutocastState, node: fx.Node) -> AutocastState:
+    """Return the state after one of the calls that an inlined subclass makes."""
+    if node.target is torch.set_autocast_enabled:
+        return dataclasses.replace(state, enabled=node.args[1])
+    if node.target is torch.set_autocast_dtype:
+        return dataclasses.replace(state, dtype=node.args[1])
+    if node.target is torch.set_autocast_cache_enabled:
+        return dataclasses.replace(state, cache_enabled=node.args[0])
+    return state
+
+
+def _device_types(graph: fx.Graph) -> set[str]:
+    """Return the device types of all tensors that the graph's nodes hold."""
+    values = (node.meta.get("example_value", node.meta.get("val")) for node in graph.nodes)
+    return {value.device.type for value in values if isinstance(value, torch.Tensor)}

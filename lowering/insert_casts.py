@@ -1,0 +1,158 @@
+"""Lowers the policy: every listed op gets its inputs in the dtype that the cast rule wants.
+
+before:  y = linear(x, w, b)                                               # float32[8, 64]
+after:   y = linear(x.to(bfloat16), w.to(bfloat16), b.to(bfloat16))        # bfloat16[8, 64]
+
+The values of all nodes downstream are recomputed by running them on fake tensors. Left alone: mutations and
+``out=`` calls, float64, integer and complex inputs, tensors of other device types, nodes of disabled regions.
+An op that refuses the mixture of dtypes that lowering brought about, though it ran on the recorded ones, gets
+the recorded dtypes back.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+from xpu_amp_dynamo.lowering.casting import Caster
+from xpu_amp_dynamo.lowering.context import LoweringContext
+from xpu_amp_dynamo.lowering.fake_run import run_mutation, run_node, with_recorded_sizes
+from xpu_amp_dynamo.lowering.inline_graph import inline_graph
+from xpu_amp_dynamo.lowering.node_kind import CALLS, is_higher_order, mutated_inputs, op_name_of
+from xpu_amp_dynamo.lowering.trace_composite import trace_composite
+from xpu_amp_dynamo.lowering.values import dtypes_in, set_value, tensor_inputs, tensors_in, value_of
+
+from xpu_amp_dynamo.cast_rule import ELIGIBLE_DTYPES, Category, cast_rule
+from xpu_amp_dynamo.errors import BannedOpError, LoweringError
+
+_GRAD_MODE_CALLS = (torch._C._set_grad_enabled, torch.set_grad_enabled)
+
+
+def insert_casts(gm: fx.GraphModule, context: LoweringContext) -> bool:
+    """Cast the inputs of listed ops, here and inside composites; tell whether anything was cast."""
+    lowering = _CastInsertion(context)
+    for node in list(gm.graph.nodes):
+        if node.op in CALLS:
+            lowering.lower(node)
+    return lowering.changed
+
+
+class _CastInsertion:
+    """One walk over a graph, in program order."""
+
+    def __init__(self, context: LoweringContext) -> None:
+        self.context = context
+        self.caster = Caster(torch.is_grad_enabled())
+        self.changed = False
+
+    def lower(self, node: fx.Node) -> None:
+        """Cast the inputs of one call as its state says, and recompute its value."""
+        if node.target in _GRAD_MODE_CALLS:
+            self.caster.grad_enabled = bool(node.args[0])
+        if is_higher_order(node):
+            self._restore_inputs(node)
+        elif not self._lower_composite(node):
+            self._lower_listed(node)
+            self._recompute(node)
+        written = mutated_inputs(node)
+        if written:
+            self.caster.forget(written)
+
+    def _lower_listed(self, node: fx.Node) -> None:
+        """Cast the inputs of a call that the policy lists."""
+        inputs = [n for n in tensor_inputs(node) if self.context.on_device(value_of(n))]
+        category = self._category(node)
+        if category is Category.BANNED and inputs:
+            raise BannedOpError(str(op_name_of(node)), _where(node))
+        if inputs:
+            self.context.report.ops[category.value if category else "untouched"] += 1
+        state = self.context.states[node]
+        dtypes = [value_of(n).dtype for n in inputs]
+        wanted = cast_rule(str(op_name_of(node)), dtypes, self.context.policy, state.dtype) if category else None
+        if wanted is not None:
+            self._cast_inputs(node, dict.fromkeys(inputs, wanted))
+
+    def _category(self, node: fx.Node) -> Category | None:
+        """Return what the policy does with a node in its state."""
+        name = op_name_of(node)
+        if name is None or mutated_inputs(node) or not self.context.states[node].enabled:
+            return None
+        return self.context.policy.category(name)
+
+    def _lower_composite(self, node: fx.Node) -> bool:
+        """Replace an unlisted call by the ops inside it if the policy casts any of those; tell whether it did."""
+        state = self.context.states[node]
+        if not state.enabled or self._category(node) is not None or mutated_inputs(node):
+            return False
+        traced = trace_composite(node, self.context, state)
+        if traced is None:
+            return False
+        inline_graph(node, traced, self.context, self.caster)
+        self.context.report.ops["composite"] += 1
+        self.changed = True
+        return True
+
+    def _recompute(self, node: fx.Node) -> None:
+        """Bring a call's value up to date with its inputs."""
+        if all(map(self._as_recorded, node.all_input_nodes)):
+            return
+        try:
+            set_value(node, self._run(node))
+        except Exception as error:
+            self._match_dtypes(node, error)
+
+    def _run(self, node: fx.Node) -> Any:
+        recorded = value_of(node)
+        if mutated_inputs(node):
+            return run_mutation(node)
+        if not tensors_in(recorded):
+            return recorded
+        return with_recorded_sizes(run_node(node), recorded)
+
+    def _match_dtypes(self, node: fx.Node, error: Exception) -> None:
+        """Give an op that refuses its new inputs the dtypes it was captured with, a mutation those it writes to."""
+        written = mutated_inputs(node)
+        if written:
+            target = value_of(written[0]).dtype
+            wanted = {n: target for n in tensor_inputs(node) if n not in written}
+        else:
+            wanted = {n: self._recorded_dtype(n) for n in tensor_inputs(node)}
+        self._cast_inputs(node, wanted)
+        try:
+            set_value(node, self._run(node))
+        except Exception as again:
+            raise LoweringError(f"cannot lower {node.format_node()}: {error}{_where(node)}") from again
+
+    def _restore_inputs(self, node: fx.Node) -> None:
+        """Give a call of subgraphs the dtypes it was captured with: they are the subgraphs' contract."""
+        self._cast_inputs(node, {n: self._recorded_dtype(n) for n in tensor_inputs(node)})
+
+    def _cast_inputs(self, node: fx.Node, wanted: dict[fx.Node, torch.dtype]) -> None:
+        """Replace those inputs of a call that have another eligible dtype than the wanted one."""
+        state = self.context.states[node]
+        casts = {
+            n: self.caster.cast(n, dtype, node, state)
+            for n, dtype in wanted.items()
+            if value_of(n).dtype is not dtype and value_of(n).dtype in ELIGIBLE_DTYPES
+        }
+        for source, cast in casts.items():
+            node.replace_input_with(source, cast)
+            self.changed = True
+
+    def _as_recorded(self, node: fx.Node) -> bool:
+        """Tell whether a node's value still has the dtypes that capture recorded."""
+        recorded = self.context.recorded.get(node)
+        return node in self.context.recorded and dtypes_in(recorded) == dtypes_in(value_of(node))
+
+    def _recorded_dtype(self, node: fx.Node) -> torch.dtype:
+        """Return the dtype that capture recorded for a node; for a cast of ours, that of its source."""
+        while node not in self.context.recorded:
+            node = node.all_input_nodes[0]
+        return self.context.recorded[node].dtype
+
+
+def _where(node: fx.Node) -> str:
+    """Return where in the user's code a node comes from."""
+    trace = node.meta.get("stack_trace")
+    return f"\n{trace.rstrip()}" if trace else ""

@@ -1,0 +1,93 @@
+"""What a node of a captured graph is: a call of an op by name, a mutation, a higher-order op."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import fx
+from torch._ops import HigherOrderOperator, OpOverload
+from xpu_amp_dynamo.lowering.values import value_of
+
+from xpu_amp_dynamo.op_names import ALIASES, IN_PLACE_OPERATORS, callable_name, is_in_place_name
+
+CALLS = ("call_function", "call_method")
+
+
+def op_name_of(node: fx.Node) -> str | None:
+    """Return the op name that a call goes by; None for mutations, ``out=`` calls and whatever is no call."""
+    if node.op not in CALLS or "out" in node.kwargs:
+        return None
+    if node.op == "call_method":
+        name = str(node.target)
+        return None if is_in_place_name(name) else ALIASES.get(name, name)
+    assert callable(node.target)
+    return callable_name(node.target)
+
+
+def is_higher_order(node: fx.Node) -> bool:
+    """Tell whether a node calls subgraphs."""
+    return isinstance(node.target, HigherOrderOperator) or bool(subgraphs_of(node))
+
+
+def subgraphs_of(node: fx.Node) -> list[tuple[fx.Node, fx.GraphModule]]:
+    """List the graph modules among a call's arguments, each with the node that fetches it."""
+    owner = node.graph.owning_module
+    found = []
+    for argument in node.all_input_nodes:
+        if argument.op == "get_attr" and owner is not None:
+            module = attribute_of(owner, str(argument.target))
+            if isinstance(module, fx.GraphModule):
+                found.append((argument, module))
+    return found
+
+
+def mutated_inputs(node: fx.Node) -> list[fx.Node]:
+    """List the input nodes whose tensors a call writes to."""
+    return [a for a in _mutated_arguments(node) if isinstance(a, fx.Node)]
+
+
+def _mutated_arguments(node: fx.Node) -> list[Any]:
+    """List the arguments that a call writes to."""
+    if node.op not in CALLS:
+        return []
+    outs = node.kwargs.get("out")
+    written = list(outs) if isinstance(outs, (tuple, list)) else [outs]
+    if isinstance(node.target, OpOverload):
+        return written + _mutated_by_schema(node, node.target)
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    if name in IN_PLACE_OPERATORS or is_in_place_name(name) or _is_called_in_place(node):
+        written.append(node.args[0])
+    return written
+
+
+def _mutated_by_schema(node: fx.Node, op: OpOverload) -> list[Any]:
+    """List the arguments that an overload's schema marks as written."""
+    written = []
+    for position, argument in enumerate(op._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            value = node.args[position] if position < len(node.args) else node.kwargs.get(argument.name)
+            written.extend(value if isinstance(value, (tuple, list)) else [value])
+    return written
+
+
+def _is_called_in_place(node: fx.Node) -> bool:
+    """Tell whether a functional such as ``relu`` or ``dropout`` is called with ``inplace=True``."""
+    if not inspect.isfunction(node.target) or "inplace" not in inspect.signature(node.target).parameters:
+        return False
+    bound = inspect.signature(node.target).bind(*node.args, **node.kwargs)
+    return bool(bound.arguments.get("inplace", False))
+
+
+def returns_first_input(node: fx.Node) -> bool:
+    """Tell whether a mutation returns the very tensor it wrote to."""
+    return bool(node.args) and node.args[0] in mutated_inputs(node) and isinstance(value_of(node), torch.Tensor)
+
+
+def attribute_of(owner: torch.nn.Module, path: str) -> object:
+    """Return a module's attribute by dotted path, None if it has none."""
+    value: object = owner
+    for name in path.split("."):
+        value = getattr(value, name, None)
+    return value

@@ -1,0 +1,147 @@
+"""The Dynamo backend: lowers autocast into the graph and hands it to the inner backend."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+from torch._dynamo.backends.registry import lookup_backend
+
+from xpu_amp_dynamo.devices import AUTOCAST_KEYS
+from xpu_amp_dynamo.errors import InvalidOptionError
+from xpu_amp_dynamo.lowering.autocast_state import AutocastState
+from xpu_amp_dynamo.lowering.pipeline import lower_graph
+from xpu_amp_dynamo.lowering.report import LoweringReport
+from xpu_amp_dynamo.options import BackendOptions
+from xpu_amp_dynamo.reports import publish_report
+
+CompiledFunction = Callable[..., Any]
+
+
+def xpu_amp(
+    gm: fx.GraphModule,
+    example_inputs: Sequence[Any],
+    *,
+    mode: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> CompiledFunction:
+    """Compile a Dynamo graph with its autocast lowered into explicit casts.
+
+    Use it by name: ``torch.compile(model, backend="xpu_amp", mode=..., options={...})``.
+
+    Args:
+        gm: the graph that Dynamo captured.
+        example_inputs: one value for each of its placeholders.
+        mode: a mode of ``torch.compile`` for Inductor, such as ``"max-autotune"``.
+        options: see :class:`BackendOptions`.
+
+    Returns:
+        The compiled function.
+
+    Raises:
+        InvalidOptionError: an option is unknown or outside its legal set.
+        BannedOpError: the policy bans an op of the graph.
+        LoweringError: the graph cannot be lowered.
+    """
+    parsed = BackendOptions.parse(options)
+    compile_inner = _inner_backend(parsed, mode)
+    publish_report(_lower(gm, example_inputs, parsed))
+    with torch._C._DisableAutocast():
+        compiled = compile_inner(gm, example_inputs)
+    return _without_autocast(compiled)
+
+
+def lower(gm: fx.GraphModule, example_inputs: Sequence[Any], **options: Any) -> fx.GraphModule:
+    """Lower autocast into a graph as explicit casts, in place.
+
+    Args:
+        gm: a graph from Dynamo, ``torch.export`` or ``torch.fx.symbolic_trace``, not yet lowered to ATen.
+        example_inputs: one value for each of its placeholders.
+        options: those of :class:`BackendOptions` that concern lowering: ``dtype``, ``enabled``, ``policy``,
+            ``device_type``, ``preserve_output_dtype``. An autocast region around this call takes precedence.
+
+    Returns:
+        ``gm``.
+
+    Raises:
+        InvalidOptionError: an option is unknown or outside its legal set.
+        BannedOpError: the policy bans an op of the graph.
+        LoweringError: the graph cannot be lowered.
+
+    Example:
+        >>> gm = torch.fx.symbolic_trace(lambda x, w: torch.relu(x @ w))
+        >>> xpu_amp_dynamo.lower(gm, [torch.randn(2, 3), torch.randn(3, 4)]).print_readable()
+    """
+    publish_report(_lower(gm, example_inputs, BackendOptions.parse(options)))
+    return gm
+
+
+def _lower(gm: fx.GraphModule, example_inputs: Sequence[Any], options: BackendOptions) -> LoweringReport:
+    """Lower a graph under the state around this call, else under the options."""
+    device_type = options.device_type or _device_type(gm, example_inputs)
+    state = _initial_state(device_type, options)
+    report = lower_graph(
+        gm,
+        example_inputs,
+        policy=options.policy,
+        device_type=device_type,
+        initial_state=state,
+        preserve_output_dtype=options.preserve_output_dtype,
+    )
+    if state.enabled and state.dtype is torch.float16 and torch.is_grad_enabled() and _needs_gradient(example_inputs):
+        _warn_of_loss_scaling()
+    return report
+
+
+def _initial_state(device_type: str, options: BackendOptions) -> AutocastState:
+    """Return the autocast state at a graph's entry."""
+    if torch.is_autocast_enabled(device_type):
+        return AutocastState(True, torch.get_autocast_dtype(device_type), torch.is_autocast_cache_enabled())
+    return AutocastState(options.enabled, options.dtype)
+
+
+def _device_type(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> str:
+    """Return the device type of a graph's tensors: that of an accelerator if any of them is on one."""
+    values = [*example_inputs, *(node.meta.get("example_value") for node in gm.graph.nodes)]
+    present = {value.device.type for value in values if isinstance(value, torch.Tensor)}
+    return next((device_type for device_type in AUTOCAST_KEYS if device_type in present), "cpu")
+
+
+def _inner_backend(options: BackendOptions, mode: str | None) -> CompiledFunction:
+    """Return the function that compiles a lowered graph."""
+    if options.inner_backend == "inductor":
+        # What torch.compile itself builds for its default backend, so that mode and settings mean the same.
+        return torch._TorchCompileInductorWrapper(mode, dict(options.inductor), None)
+    if mode not in (None, "default"):
+        raise InvalidOptionError(f"mode {mode!r} is Inductor's; inner_backend {options.inner_backend!r} takes none")
+    return lookup_backend(options.inner_backend)
+
+
+def _without_autocast(compiled: CompiledFunction) -> CompiledFunction:
+    """Return the compiled function with autocast off while it runs, so that nothing is cast twice."""
+
+    @functools.wraps(compiled, assigned=("__name__", "__doc__"))
+    def run(*args: Any) -> Any:
+        with torch._C._DisableAutocast():
+            return compiled(*args)
+
+    return run
+
+
+def _needs_gradient(example_inputs: Sequence[Any]) -> bool:
+    return any(isinstance(value, torch.Tensor) and value.requires_grad for value in example_inputs)
+
+
+@functools.cache
+def _warn_of_loss_scaling() -> None:
+    """Warn once a process that float16 gradients underflow without a scaler."""
+    warnings.warn(
+        "float16 training needs loss scaling, or small gradients become zero: use torch.amp.GradScaler, or bfloat16, "
+        "which needs none",
+        UserWarning,
+        stacklevel=2,
+    )

@@ -1,0 +1,107 @@
+"""The options of the backend: checked before anything is compiled."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch._dynamo.backends.registry import list_backends
+
+from xpu_amp_dynamo.devices import check_device_type, check_lower_dtype
+from xpu_amp_dynamo.errors import InvalidOptionError, UnsupportedDeviceError, UnsupportedDtypeError
+from xpu_amp_dynamo.policy import Policy
+
+
+@dataclass(frozen=True)
+class BackendOptions:
+    """The options of ``torch.compile(model, backend="xpu_amp", options={...})``.
+
+    Args:
+        dtype: the lower precision where no region says otherwise, ``torch.bfloat16`` or ``torch.float16``.
+        enabled: whether the policy applies where no region says otherwise.
+        policy: a :class:`Policy` or the name of one.
+        device_type: the device type to lower for; None means that of the graph's tensors.
+        inner_backend: the registered Dynamo backend that gets the lowered graph.
+        inductor: patches of ``torch._inductor.config`` for this compilation.
+        preserve_output_dtype: cast outputs to the dtypes that the code around the graph was compiled for.
+
+    Raises:
+        InvalidOptionError: a value is outside its legal set.
+    """
+
+    dtype: torch.dtype = torch.bfloat16
+    enabled: bool = True
+    policy: Policy = field(default_factory=lambda: Policy.named("xpu"))
+    device_type: str | None = None
+    inner_backend: str = "inductor"
+    inductor: Mapping[str, Any] = field(default_factory=dict)
+    preserve_output_dtype: bool = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.policy, str):
+            object.__setattr__(self, "policy", _policy(self.policy))
+        _check("policy", self.policy, isinstance(self.policy, Policy), "a Policy or the name of one")
+        for name in ("enabled", "preserve_output_dtype"):
+            _check(name, getattr(self, name), isinstance(getattr(self, name), bool), "True or False")
+        _check_dtype_and_device(self.dtype, self.device_type)
+        backends = list_backends(())
+        legal = self.inner_backend in backends and self.inner_backend != "xpu_amp"
+        _check("inner_backend", self.inner_backend, legal, f"a registered backend: {sorted(backends)}")
+        _check_inductor(self.inductor, self.inner_backend)
+
+    @classmethod
+    def parse(cls, options: Mapping[str, Any] | None) -> BackendOptions:
+        """Return checked options.
+
+        Raises:
+            InvalidOptionError: a name is unknown or a value is outside its legal set.
+        """
+        names = [f.name for f in dataclasses.fields(cls)]
+        unknown = [name for name in options or {} if name not in names]
+        if unknown:
+            raise InvalidOptionError(
+                f"unknown options {unknown}; the options of backend 'xpu_amp' are {names}, and settings of Inductor "
+                "go into options={'inductor': {...}}"
+            )
+        return cls(**(options or {}))
+
+
+def _policy(name: str) -> Policy:
+    try:
+        return Policy.named(name)
+    except ValueError as error:
+        raise InvalidOptionError(f"option 'policy': {error}") from error
+
+
+def _check(name: str, value: object, legal: bool, expected: str) -> None:
+    """Raise unless a value is legal."""
+    if not legal:
+        raise InvalidOptionError(f"option {name!r} is {value!r}; it must be {expected}")
+
+
+def _check_dtype_and_device(dtype: torch.dtype, device_type: str | None) -> None:
+    try:
+        check_lower_dtype(dtype)
+        if device_type is not None:
+            check_device_type(device_type)
+    except (UnsupportedDtypeError, UnsupportedDeviceError) as error:
+        name = "dtype" if isinstance(error, UnsupportedDtypeError) else "device_type"
+        raise InvalidOptionError(f"option {name!r}: {error}") from error
+
+
+def _check_inductor(patches: Mapping[str, Any], inner_backend: str) -> None:
+    """Check that Inductor has every setting that is to be patched, and that Inductor is what runs."""
+    _check("inductor", patches, isinstance(patches, Mapping), "a dict of Inductor's settings")
+    if not patches:
+        return
+    _check("inner_backend", inner_backend, inner_backend == "inductor", "'inductor' where option 'inductor' is given")
+    known = torch._inductor.list_options()
+    for name in patches:
+        if name.replace("-", "_") not in known:
+            near = difflib.get_close_matches(name, known, n=3)
+            hint = f"near matches: {near}" if near else "see torch._inductor.list_options()"
+            raise InvalidOptionError(f"option 'inductor': Inductor has no setting {name!r}; {hint}")
