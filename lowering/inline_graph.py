@@ -8,8 +8,9 @@ from typing import Any
 from torch import fx
 from xpu_amp_dynamo.lowering.casting import Caster
 from xpu_amp_dynamo.lowering.context import LoweringContext
+from xpu_amp_dynamo.lowering.node_kind import attribute_of
 from xpu_amp_dynamo.lowering.trace_composite import is_traced_cast
-from xpu_amp_dynamo.lowering.values import set_value, value_of
+from xpu_amp_dynamo.lowering.values import has_value, set_value, value_of
 
 
 def inline_graph(node: fx.Node, traced: fx.GraphModule, context: LoweringContext, caster: Caster) -> None:
@@ -31,7 +32,7 @@ def inline_graph(node: fx.Node, traced: fx.GraphModule, context: LoweringContext
             source = copies[inner.args[0]]
             copies[inner] = caster.cast(source, inner.kwargs["dtype"], node, context.states[node])
         else:
-            copies[inner] = _copy(inner, node, copies)
+            copies[inner] = _copy_constant(inner, node) if inner.op == "get_attr" else _copy(inner, node, copies)
             context.states[copies[inner]] = context.states[node]
     _replace(node, result, context)
 
@@ -44,6 +45,19 @@ def _copy(inner: fx.Node, node: fx.Node, copies: dict[fx.Node, fx.Node]) -> fx.N
     if "val" in node.meta:
         copy.meta["val"] = None
     set_value(copy, value_of(inner))
+    return copy
+
+
+def _copy_constant(inner: fx.Node, node: fx.Node) -> fx.Node:
+    """Give the graph a tensor that the call makes from Python numbers, and fetch it before the call."""
+    gm = node.graph.owning_module
+    assert gm is not None
+    name = f"_traced_constant_{sum(key.startswith('_traced_constant_') for key in vars(gm))}"
+    constant = attribute_of(inner.graph.owning_module, str(inner.target))
+    setattr(gm, name, constant)
+    with node.graph.inserting_before(node):
+        copy = node.graph.get_attr(name)
+    set_value(copy, value_of(inner) if has_value(inner) else constant)
     return copy
 
 

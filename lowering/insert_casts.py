@@ -19,7 +19,7 @@ from xpu_amp_dynamo.lowering.casting import Caster
 from xpu_amp_dynamo.lowering.context import LoweringContext
 from xpu_amp_dynamo.lowering.fake_run import run_mutation, run_node, with_recorded_sizes
 from xpu_amp_dynamo.lowering.inline_graph import inline_graph
-from xpu_amp_dynamo.lowering.node_kind import CALLS, is_higher_order, mutated_inputs, op_name_of
+from xpu_amp_dynamo.lowering.node_kind import CALLS, base_op_name, is_higher_order, mutated_inputs, op_name_of
 from xpu_amp_dynamo.lowering.trace_composite import trace_composite
 from xpu_amp_dynamo.lowering.values import dtypes_in, set_value, tensor_inputs, tensors_in, value_of
 
@@ -67,11 +67,14 @@ class _CastInsertion:
             raise BannedOpError(str(op_name_of(node)), _where(node))
         if inputs:
             self.context.report.ops[category.value if category else "untouched"] += 1
-        state = self.context.states[node]
+        if category is None:
+            return self._keep_ineligible(node)
         dtypes = [value_of(n).dtype for n in inputs]
-        wanted = cast_rule(str(op_name_of(node)), dtypes, self.context.policy, state.dtype) if category else None
+        dtype = self.context.states[node].dtype
+        wanted = cast_rule(str(op_name_of(node)), dtypes, self.context.policy, dtype)
         if wanted is not None:
             self._cast_inputs(node, dict.fromkeys(inputs, wanted))
+        return None
 
     def _category(self, node: fx.Node) -> Category | None:
         """Return what the policy does with a node in its state."""
@@ -79,6 +82,19 @@ class _CastInsertion:
         if name is None or mutated_inputs(node) or not self.context.states[node].enabled:
             return None
         return self.context.policy.category(name)
+
+    def _keep_ineligible(self, node: fx.Node) -> None:
+        """Let a listed op that is not eligible here, a mutation or one in a disabled region, run as captured.
+
+        Many of these refuse mixed dtypes only when they run for real, so this does not wait for a refusal.
+        """
+        written = mutated_inputs(node)
+        if self.context.policy.category(base_op_name(node)) is None:
+            return
+        if all(map(self._as_recorded, written)):
+            self._cast_inputs(node, {n: self._recorded_dtype(n) for n in tensor_inputs(node) if n not in written})
+        else:
+            self._match_written(node)
 
     def _lower_composite(self, node: fx.Node) -> bool:
         """Replace an unlisted call by the ops inside it if the policy casts any of those; tell whether it did."""
@@ -112,20 +128,23 @@ class _CastInsertion:
 
     def _match_dtypes(self, node: fx.Node, error: Exception) -> None:
         """Give an op that refuses its new inputs the dtypes it was captured with, a mutation those it writes to."""
-        written = mutated_inputs(node)
-        if written:
-            target = value_of(written[0]).dtype
-            wanted = {n: target for n in tensor_inputs(node) if n not in written}
+        if mutated_inputs(node):
+            self._match_written(node)
         else:
-            wanted = {n: self._recorded_dtype(n) for n in tensor_inputs(node)}
-        self._cast_inputs(node, wanted)
+            self._restore_inputs(node)
         try:
             set_value(node, self._run(node))
         except Exception as again:
             raise LoweringError(f"cannot lower {node.format_node()}: {error}{_where(node)}") from again
 
+    def _match_written(self, node: fx.Node) -> None:
+        """Cast the inputs that a mutation reads to the dtype of what it writes to."""
+        written = mutated_inputs(node)
+        dtype = value_of(written[0]).dtype
+        self._cast_inputs(node, {n: dtype for n in tensor_inputs(node) if n not in written})
+
     def _restore_inputs(self, node: fx.Node) -> None:
-        """Give a call of subgraphs the dtypes it was captured with: they are the subgraphs' contract."""
+        """Give a call the dtypes it was captured with; for a call of subgraphs they are the contract."""
         self._cast_inputs(node, {n: self._recorded_dtype(n) for n in tensor_inputs(node)})
 
     def _cast_inputs(self, node: fx.Node, wanted: dict[fx.Node, torch.dtype]) -> None:

@@ -26,6 +26,16 @@ def op_name_of(node: fx.Node) -> str | None:
     return callable_name(node.target)
 
 
+def base_op_name(node: fx.Node) -> str:
+    """Return the name of the op of which a call may be the in-place or ``out=`` form; empty if it has no name."""
+    if isinstance(node.target, OpOverload):
+        name = node.target._schema.name.removeprefix("aten::")
+    else:
+        name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    name = name if name.startswith("__") else name.removesuffix("_")
+    return ALIASES.get(name, name)
+
+
 def is_higher_order(node: fx.Node) -> bool:
     """Tell whether a node calls subgraphs."""
     return isinstance(node.target, HigherOrderOperator) or bool(subgraphs_of(node))

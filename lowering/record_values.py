@@ -13,6 +13,7 @@ import torch
 from torch import fx
 from torch._dynamo.utils import detect_fake_mode
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils import _pytree as pytree
 from xpu_amp_dynamo.lowering.fake_run import run_node
 from xpu_amp_dynamo.lowering.node_kind import CALLS, attribute_of
@@ -34,7 +35,7 @@ def fake_mode_of(gm: fx.GraphModule) -> FakeTensorMode:
                 return leaf.fake_mode
             if mode is not None:
                 return mode
-    return FakeTensorMode(allow_non_fake_inputs=True)
+    return FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
 
 
 def record_values(gm: fx.GraphModule, example_inputs: Sequence[Any], fake_mode: FakeTensorMode) -> dict[fx.Node, Any]:

@@ -14,6 +14,7 @@ No table of internals is needed. Ops that call listed ops in compiled kernels ar
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -47,8 +48,7 @@ def trace_composite(node: fx.Node, context: LoweringContext, state: AutocastStat
         A graph whose placeholders are ``node.all_input_nodes`` in order, or None. Its casts are
         ``aten._to_copy`` nodes, see :func:`is_traced_cast`.
     """
-    name = op_name_of(node)
-    if name is None or not _may_contain_ops(node, name) or not _has_eligible_input(node, context):
+    if not _may_contain_ops(node) or not _has_eligible_input(node, context):
         return None
     key = _signature(node, context.policy, state)
     if key in _nothing_inside:
@@ -126,26 +126,28 @@ def _composite_ops() -> dict[OpOverload, Decomposition]:
         packet, _, overload = name.partition(".")
         if namespace == "aten" and torch._C._dispatch_has_kernel(qualified):
             op = getattr(getattr(torch.ops.aten, packet), overload or "default")
-            if op._can_decompose() and packet not in LAYOUT_OPS:
-                table[op] = op.decompose
+            if packet not in LAYOUT_OPS and _is_composite(op):
+                # Not op.decompose: it prefers PyTorch's Python decompositions, which draw other random numbers.
+                table[op] = functools.partial(op._op_dk, torch._C.DispatchKey.CompositeImplicitAutograd)
     return table
 
 
-def _may_contain_ops(node: fx.Node, name: str) -> bool:
+def _is_composite(op: OpOverload) -> bool:
+    """Tell whether PyTorch's own implementation of an op calls other ops through the dispatcher, in autograd too."""
+    key = torch._C.DispatchKey.CompositeImplicitAutograd
+    return torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), key)
+
+
+def _may_contain_ops(node: fx.Node) -> bool:
     """Tell whether a call can reach other ops: a composite op, or a Python function that is no ATen op."""
-    if name in LAYOUT_OPS or name == "getattr" or getattr(node.target, "__module__", None) in ("_operator", "math"):
+    name = op_name_of(node)
+    if name in LAYOUT_OPS or getattr(node.target, "__module__", None) in ("_operator", "math", "builtins"):
         return False
-    packet = getattr(torch.ops.aten, name, None)
-    if isinstance(packet, OpOverloadPacket):
+    if name is not None and isinstance(getattr(torch.ops.aten, name, None), OpOverloadPacket):
         return any(op in _composite_ops() for op in overloads_of(name))
     if isinstance(node.target, str):
-        return not _is_builtin_method(node.target)
-    return not isinstance(node.target, (OpOverload, OpOverloadPacket))
-
-
-def _is_builtin_method(name: str) -> bool:
-    """Tell whether a tensor method is written in C++ and no op (``size``, ``float``, ``new_zeros``)."""
-    return not hasattr(getattr(torch.Tensor, name, None), "__code__")
+        return inspect.isfunction(getattr(torch.Tensor, node.target, None))
+    return inspect.isfunction(node.target)
 
 
 def _has_eligible_input(node: fx.Node, context: LoweringContext) -> bool:
@@ -174,7 +176,8 @@ def _signature(node: fx.Node, policy: Policy, state: AutocastState) -> str:
 def _describe(value: object) -> object:
     """Describe an argument: a tensor by its properties, a symbolic size by its expression and its hint."""
     if isinstance(value, torch.Tensor):
-        sizes = tuple(map(_describe, (*value.shape, *value.stride())))
+        strides = value.stride() if value.layout is torch.strided else ()
+        sizes = tuple(map(_describe, (*value.shape, *strides)))
         return (value.dtype, value.device.type, value.layout, sizes, value.requires_grad)
     if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
         return f"{value.node.expr}={value.node.hint}"

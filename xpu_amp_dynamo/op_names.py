@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,9 @@ ALIASES = {
     "concat": "cat",
     "concatenate": "cat",
 }
+
+# Python functions of these modules are named after the op that they call on their own arguments.
+FUNCTIONAL_MODULES = ("torch.nn.functional", "torch.functional", "torch._tensor")
 
 # Augmented assignments write into their first operand. `a @= b` does not: it rebinds `a`.
 IN_PLACE_OPERATORS = frozenset(
@@ -66,9 +70,10 @@ def resolve_op(op: str | Callable[..., Any]) -> str:
 
 
 def callable_name(function: Callable[..., Any]) -> str | None:
-    """Return the op name that a callable goes by, None for in-place forms and callables without a name.
+    """Return the op name that a callable goes by.
 
-    The name is not checked: a Python function that is no op at all returns its own name.
+    None for in-place forms and for Python functions outside PyTorch's functional namespaces, whose names mean
+    nothing. Other names are not checked: a function that is no op at all returns its own name.
     """
     if isinstance(function, CustomOpDef):
         return function._qualname
@@ -76,6 +81,8 @@ def callable_name(function: Callable[..., Any]) -> str | None:
         return None if function._schema.is_mutable else _canonical(function._schema.name)
     if isinstance(function, OpOverloadPacket):
         return _canonical(function._qualified_op_name)
+    if inspect.isfunction(function) and function.__module__ not in FUNCTIONAL_MODULES:
+        return None
     name = getattr(function, "__name__", None)
     if name is None or name in IN_PLACE_OPERATORS or is_in_place_name(name):
         return None
