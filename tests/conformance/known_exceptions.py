@@ -36,6 +36,7 @@ LISTED_OP_INSIDE_A_KERNEL = {"_unsafe_masked_index_put_accumulate"}
 # `bilinear`, `pinv` and large `cdist` call `bmm` or `matmul` inside compiled kernels, below the level at which a
 # graph can be cast. Lowered, they stay in float32: more precise than eager, and not bit-equal.
 COMPUTED_IN_FLOAT32_WHEN_LOWERED = {
+    "cdist",
     "nn.functional.bilinear",
     "linalg.pinv",
     "linalg.pinv.hermitian",
