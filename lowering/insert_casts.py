@@ -21,7 +21,7 @@ from xpu_amp_dynamo.lowering.fake_run import run_mutation, run_node, with_record
 from xpu_amp_dynamo.lowering.inline_graph import inline_graph
 from xpu_amp_dynamo.lowering.node_kind import CALLS, base_op_name, is_higher_order, mutated_inputs, op_name_of
 from xpu_amp_dynamo.lowering.trace_composite import trace_composite
-from xpu_amp_dynamo.lowering.values import dtypes_in, set_value, tensor_inputs, tensors_in, value_of
+from xpu_amp_dynamo.lowering.values import dtypes_in, has_value, set_value, tensor_inputs, tensors_in, value_of
 
 from xpu_amp_dynamo.cast_rule import ELIGIBLE_DTYPES, Category, cast_rule
 from xpu_amp_dynamo.errors import BannedOpError, LoweringError
@@ -111,17 +111,20 @@ class _CastInsertion:
 
     def _recompute(self, node: fx.Node) -> None:
         """Bring a call's value up to date with its inputs."""
-        if all(map(self._as_recorded, node.all_input_nodes)):
+        if has_value(node) and all(map(self._as_recorded, node.all_input_nodes)):
             return
         try:
             set_value(node, self._run(node))
         except Exception as error:
             self._match_dtypes(node, error)
+        self.context.recorded.setdefault(node, value_of(node))
 
     def _run(self, node: fx.Node) -> Any:
-        recorded = value_of(node)
         if mutated_inputs(node):
             return run_mutation(node)
+        if not has_value(node):
+            return run_node(node)
+        recorded = value_of(node)
         if not tensors_in(recorded):
             return recorded
         return with_recorded_sizes(run_node(node), recorded)

@@ -1,0 +1,157 @@
+"""Policies: named tables, derived policies, and what they refuse."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from xpu_amp_dynamo import Policy
+from xpu_amp_dynamo.cast_rule import Category, cast_rule
+from xpu_amp_dynamo.errors import OverlappingOpsError, UnknownOpError, UnknownPolicyError
+from xpu_amp_dynamo.op_names import resolve_op
+from xpu_amp_dynamo.op_tables import completion, documented
+
+XPU = Policy.named("xpu")
+BFLOAT16, FLOAT16, FLOAT32, FLOAT64 = torch.bfloat16, torch.float16, torch.float32, torch.float64
+
+
+@pytest.fixture
+def custom_op():
+    @torch.library.custom_op("xpu_amp_test::attention", mutates_args=())
+    def attention(x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    return attention
+
+
+def test_documented_ops_follow_the_document():
+    for category in ("LOWER_PRECISION", "FLOAT32", "PROMOTE"):
+        for op in getattr(documented, category):
+            assert XPU.category(op) is Category[category]
+
+
+def test_completion_never_contradicts_the_document():
+    listed = {*documented.LOWER_PRECISION, *documented.FLOAT32, *documented.PROMOTE}
+    assert not listed & {*completion.LOWER_PRECISION, *completion.PROMOTE}
+
+
+def test_torch_table_names_what_the_running_torch_registers():
+    registered = torch._C._dispatch_get_registrations_for_dispatch_key("AutocastXPU")
+    names = {name.removeprefix("aten::").partition(".")[0] for name in registered}
+    assert names == set(Policy.named("torch").categories)
+
+
+def test_ipex_table_has_the_registered_sizes():
+    ipex = Policy.named("ipex")
+    # The sources count overloads: two of _convolution are one name here, three of pow are one.
+    assert (len(ipex.lower_precision) + 1, len(ipex.float32) + 2, len(ipex.promote)) == (26, 44, 12)
+
+
+@pytest.mark.parametrize(
+    ("op", "name"),
+    [
+        ("softmax", "softmax"),
+        ("aten::softmax", "softmax"),
+        (torch.nn.functional.softmax, "softmax"),
+        (torch.softmax, "softmax"),
+        (torch.Tensor.softmax, "softmax"),
+        (torch.ops.aten.softmax.int, "softmax"),
+        (torch.ops.aten.softmax, "softmax"),
+        (torch.nn.functional.cross_entropy, "cross_entropy_loss"),
+        (torch.concat, "cat"),
+        (torch.linalg.matmul, "matmul"),
+        (torch.fft.rfft, "fft_rfft"),
+        (torch.nn.functional.linear, "linear"),
+    ],
+)
+def test_ops_are_known_by_every_name(op, name):
+    assert resolve_op(op) == name
+
+
+def test_custom_ops_are_known_by_name_and_object(custom_op):
+    assert resolve_op("xpu_amp_test::attention") == "xpu_amp_test::attention"
+    assert resolve_op(custom_op) == "xpu_amp_test::attention"
+    assert resolve_op(torch.ops.xpu_amp_test.attention.default) == "xpu_amp_test::attention"
+    policy = XPU.with_ops(lower_precision=[custom_op])
+    assert policy.category("xpu_amp_test::attention") is Category.LOWER_PRECISION
+
+
+def test_with_ops_moves_ops_and_leaves_the_original_alone():
+    policy = XPU.with_ops(float32=["softmax", "matmul"], leave=["cat"], promote=[torch.add])
+    assert policy.category("softmax") is Category.FLOAT32
+    assert policy.category("matmul") is Category.FLOAT32
+    assert policy.category("cat") is None
+    assert policy.category("add") is Category.PROMOTE
+    assert XPU.category("matmul") is Category.LOWER_PRECISION
+    assert policy != XPU
+    assert policy == XPU.with_ops(leave=["cat"], promote=["add"], float32=["matmul", "softmax"])
+
+
+def test_policy_is_frozen_and_hashable():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        XPU.name = "other"
+    assert len({XPU, Policy.named("xpu"), Policy.named("ipex")}) == 2
+
+
+def test_str_lists_every_category():
+    text = str(Policy("mine", lower_precision=["mm", "linear"], float32=["exp"]))
+    assert text.splitlines() == [
+        "Policy 'mine'",
+        "  lower_precision: linear, mm",
+        "  float32: exp",
+        "  promote: -",
+        "  banned: -",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("op", "message"),
+    [
+        ("softmx", "near matches: softmax"),
+        ("add_", "'add_'"),
+        ("nolib::attention", "nolib::attention"),
+        (torch.ops.aten.add_.Tensor, "no out-of-place op"),
+        (torch.Tensor.add_, "no out-of-place op"),
+        (lambda x: x, "no out-of-place op"),
+        (int, "unknown op"),
+    ],
+)
+def test_unknown_ops_are_refused(op, message):
+    with pytest.raises(UnknownOpError, match=message):
+        XPU.with_ops(float32=[op])
+
+
+def test_ops_in_two_lists_are_refused():
+    with pytest.raises(OverlappingOpsError, match=r"'softmax' stands in float32 and leave"):
+        XPU.with_ops(float32=["softmax"], leave=[torch.nn.functional.softmax])
+    with pytest.raises(OverlappingOpsError, match=r"'mm' stands in lower_precision and promote"):
+        Policy("mine", lower_precision=["mm"], promote=["mm"])
+
+
+def test_unknown_policy_names_the_legal_ones():
+    with pytest.raises(UnknownPolicyError, match=r"'native'.*\['ipex', 'torch', 'xpu'\]"):
+        Policy.named("native")
+
+
+@pytest.mark.parametrize(
+    ("op", "dtypes", "wanted"),
+    [
+        ("linear", [FLOAT32, FLOAT32], FLOAT16),
+        ("linear", [FLOAT64], FLOAT16),
+        ("log_softmax", [BFLOAT16], FLOAT32),
+        ("add", [BFLOAT16, FLOAT32], None),
+        ("cat", [BFLOAT16, BFLOAT16], BFLOAT16),
+        ("cat", [FLOAT16, FLOAT16], FLOAT16),
+        ("cat", [FLOAT32, FLOAT32], FLOAT32),
+        ("cat", [BFLOAT16, FLOAT32], FLOAT32),
+        ("cat", [BFLOAT16, FLOAT16], FLOAT32),
+        ("cat", [BFLOAT16, FLOAT64], None),
+        ("cat", [BFLOAT16, torch.complex64], None),
+        ("cat", [BFLOAT16, torch.int64], BFLOAT16),
+        ("cat", [torch.int64, torch.bool], None),
+        ("stack", [], None),
+    ],
+)
+def test_cast_rule(op, dtypes, wanted):
+    assert cast_rule(op, dtypes, XPU, FLOAT16) is wanted
