@@ -4,7 +4,8 @@ PyTorch offers no hook for that moment, and its cache is the only object whose l
 tied to an entry of that cache: a one-element sentinel weight is cast through a stock autocast kernel, which
 puts the casted copy into the cache, and the token becomes a hook of that copy's autograd node. Clearing the
 cache frees copy, node and token in turn, whoever clears it: the exit of a region or a user's
-``torch.clear_autocast_cache()``. Checked on torch 2.13.0.
+``torch.clear_autocast_cache()``. The kernel is that of ``addmm``, whose first argument needs no saved tensors,
+so that a user's saved tensor hooks see nothing of it. Checked on torch 2.13.0.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ class _Token:
 
 
 @functools.cache
-def stock_cpu_matmul() -> torch._C._SafeKernelFunction:
-    """Return stock PyTorch's autocast kernel of ``mm``; the first call must come before it is overridden."""
-    return torch.library.get_kernel("aten::mm", "AutocastCPU")
+def stock_cpu_addmm() -> torch._C._SafeKernelFunction:
+    """Return stock PyTorch's autocast kernel of ``addmm``; the first call must come before it is overridden."""
+    return torch.library.get_kernel("aten::addmm", "AutocastCPU")
 
 
 @functools.cache
-def _sentinel() -> torch.Tensor:
-    """Return the weight whose casted copy stands for the cache. The CPU's serves every device type."""
-    return torch.zeros(1, 1, requires_grad=True)
+def _sentinel() -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the weight whose casted copy stands for the cache, and a factor. The CPU's serve every device type."""
+    return torch.zeros(1, 1, requires_grad=True), torch.zeros(1, 1)
 
 
 def token_of_autocast_cache(on_clear: Callable[[object], None]) -> weakref.ref[object]:
@@ -44,11 +45,11 @@ def token_of_autocast_cache(on_clear: Callable[[object], None]) -> weakref.ref[o
     Call it inside a region whose cache is enabled and outside tracing and dispatch modes.
     """
     with torch.inference_mode(False), torch.enable_grad():
-        sentinel = _sentinel()
+        sentinel, factor = _sentinel()
         keys = torch._C._dispatch_keys(sentinel).add(torch._C.DispatchKey.AutocastCPU)
-        product = stock_cpu_matmul().call_boxed(keys, sentinel, sentinel)
-    assert product.grad_fn is not None
-    cast_node = product.grad_fn.next_functions[0][0]
+        result = stock_cpu_addmm().call_boxed(keys, sentinel, factor, factor)
+    assert result.grad_fn is not None
+    cast_node = result.grad_fn.next_functions[0][0]
     assert cast_node is not None
     token = _Token()
     cast_node.register_hook(token)

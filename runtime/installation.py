@@ -7,7 +7,7 @@ import warnings
 from typing import NamedTuple
 
 import torch
-from xpu_amp_dynamo.runtime.autocast_cache_lifetime import stock_cpu_matmul
+from xpu_amp_dynamo.runtime.autocast_cache_lifetime import stock_cpu_addmm
 from xpu_amp_dynamo.runtime.kernels import make_kernel
 
 from xpu_amp_dynamo.devices import AUTOCAST_KEYS, check_device_type
@@ -41,7 +41,7 @@ def install(policy: Policy | None = None, device_type: str = "xpu") -> None:
         if installed_policy(device_type) == policy:
             return
         uninstall(device_type)
-        stock_cpu_matmul()
+        stock_cpu_addmm()
         _installations[device_type] = _Installation(policy, _register(policy, device_type))
 
 

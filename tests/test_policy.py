@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 import torch
+
 from xpu_amp_dynamo import Policy
 from xpu_amp_dynamo.cast_rule import Category, cast_rule
 from xpu_amp_dynamo.errors import OverlappingOpsError, UnknownOpError, UnknownPolicyError
