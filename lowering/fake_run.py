@@ -51,7 +51,13 @@ def with_recorded_sizes(new: Any, recorded: Any) -> Any:
         return recorded if _sizes_differ(new, recorded) else new
     if not _sizes_differ(new, recorded):
         return new
-    return pytree.tree_map_only(torch.Tensor, lambda r, n: r.to(n.dtype), recorded, new)
+    new_leaves, structure = pytree.tree_flatten(new)
+    return pytree.tree_unflatten(map(_in_dtype_of, pytree.tree_leaves(recorded), new_leaves), structure)
+
+
+def _in_dtype_of(recorded: Any, new: Any) -> Any:
+    """Return the recorded value in the dtype of the new one."""
+    return recorded.to(new.dtype) if isinstance(new, torch.Tensor) else recorded
 
 
 def _sizes_differ(new: Any, recorded: Any) -> bool:

@@ -115,7 +115,7 @@ class _CastInsertion:
             return
         try:
             set_value(node, self._run(node))
-        except Exception as error:
+        except RuntimeError as error:
             self._match_dtypes(node, error)
         self.context.recorded.setdefault(node, value_of(node))
 
@@ -137,7 +137,7 @@ class _CastInsertion:
             self._restore_inputs(node)
         try:
             set_value(node, self._run(node))
-        except Exception as again:
+        except RuntimeError as again:
             raise LoweringError(f"cannot lower {node.format_node()}: {error}{_where(node)}") from again
 
     def _match_written(self, node: fx.Node) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import time
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch._subclasses.fake_tensor import FakeTensorMode
 from xpu_amp_dynamo.lowering.autocast_state import AutocastState
 from xpu_amp_dynamo.lowering.context import LoweringContext
 from xpu_amp_dynamo.lowering.erase_regions import erase_regions
@@ -55,10 +57,16 @@ def lower_graph(
     report = LoweringReport()
     fake_mode = fake_mode_of(gm)
     context = LoweringContext(policy, device_type, initial_state, fake_mode, preserve_output_dtype, report)
-    with fake_mode, torch._C._DisableAutocast():
+    with fake_mode, _no_new_symbols(fake_mode), torch._C._DisableAutocast():
         _run_passes(gm, example_inputs, context)
     report.seconds = time.perf_counter() - started
     return report
+
+
+def _no_new_symbols(fake_mode: FakeTensorMode) -> contextlib.AbstractContextManager[None]:
+    """Drop the symbols that reruns make for data-dependent sizes: the graph goes on with the recorded ones."""
+    shape_env = fake_mode.shape_env
+    return shape_env.ignore_fresh_unbacked_symbols() if shape_env else contextlib.nullcontext()
 
 
 def _run_passes(gm: fx.GraphModule, example_inputs: Sequence[Any], context: LoweringContext) -> None:

@@ -76,9 +76,8 @@ def _compute(node: fx.Node, gm: fx.GraphModule, fake_mode: FakeTensorMode) -> No
     if node.op == "get_attr":
         set_value(node, _faked(attribute_of(gm, str(node.target)), fake_mode))
     elif node.op in CALLS and all(map(has_value, node.all_input_nodes)):
-        # Which error a mixture of dtypes raises differs from op to op. A call that is wrong in itself raises again
-        # when it is lowered.
-        with contextlib.suppress(Exception):
+        # A call that is wrong in itself raises again when it is lowered.
+        with contextlib.suppress(RuntimeError):
             set_value(node, run_node(node))
 
 

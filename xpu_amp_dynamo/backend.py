@@ -16,7 +16,7 @@ from xpu_amp_dynamo.errors import InvalidOptionError
 from xpu_amp_dynamo.lowering.autocast_state import AutocastState
 from xpu_amp_dynamo.lowering.pipeline import lower_graph
 from xpu_amp_dynamo.lowering.report import LoweringReport
-from xpu_amp_dynamo.options import BackendOptions
+from xpu_amp_dynamo.options import BackendOptions, inductor_compiler
 from xpu_amp_dynamo.reports import publish_report
 
 CompiledFunction = Callable[..., Any]
@@ -84,7 +84,9 @@ def _lower(gm: fx.GraphModule, example_inputs: Sequence[Any], options: BackendOp
     """Lower a graph under the state around this call, else under the options."""
     device_type = options.device_type or _device_type(gm, example_inputs)
     state = _initial_state(device_type, options)
-    report = lower_graph(
+    if state.enabled and state.dtype is torch.float16 and torch.is_grad_enabled() and _needs_gradient(example_inputs):
+        _warn_of_loss_scaling()
+    return lower_graph(
         gm,
         example_inputs,
         policy=options.policy,
@@ -92,9 +94,6 @@ def _lower(gm: fx.GraphModule, example_inputs: Sequence[Any], options: BackendOp
         initial_state=state,
         preserve_output_dtype=options.preserve_output_dtype,
     )
-    if state.enabled and state.dtype is torch.float16 and torch.is_grad_enabled() and _needs_gradient(example_inputs):
-        _warn_of_loss_scaling()
-    return report
 
 
 def _initial_state(device_type: str, options: BackendOptions) -> AutocastState:
@@ -114,8 +113,7 @@ def _device_type(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> str:
 def _inner_backend(options: BackendOptions, mode: str | None) -> CompiledFunction:
     """Return the function that compiles a lowered graph."""
     if options.inner_backend == "inductor":
-        # What torch.compile itself builds for its default backend, so that mode and settings mean the same.
-        return torch._TorchCompileInductorWrapper(mode, dict(options.inductor), None)
+        return inductor_compiler(mode, options.inductor)
     if mode not in (None, "default"):
         raise InvalidOptionError(f"mode {mode!r} is Inductor's; inner_backend {options.inner_backend!r} takes none")
     return lookup_backend(options.inner_backend)

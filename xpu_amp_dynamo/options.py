@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -105,3 +105,20 @@ def _check_inductor(patches: Mapping[str, Any], inner_backend: str) -> None:
             near = difflib.get_close_matches(name, known, n=3)
             hint = f"near matches: {near}" if near else "see torch._inductor.list_options()"
             raise InvalidOptionError(f"option 'inductor': Inductor has no setting {name!r}; {hint}")
+    try:
+        inductor_compiler(None, patches)
+    except RuntimeError as error:
+        raise InvalidOptionError(f"option 'inductor': {error}") from error
+
+
+def inductor_compiler(mode: str | None, patches: Mapping[str, Any]) -> Callable[..., Any]:
+    """Return what ``torch.compile`` itself builds for its default backend, so that mode and settings mean the same.
+
+    Raises:
+        InvalidOptionError: Inductor has no such mode.
+        RuntimeError: a patch names no setting of Inductor, or has a value of another type.
+    """
+    modes = torch._inductor.list_mode_options()
+    if mode is not None and mode not in modes:
+        raise InvalidOptionError(f"unknown mode {mode!r}; the modes are {sorted(modes)}")
+    return torch._TorchCompileInductorWrapper(mode, dict(patches), None)

@@ -1,0 +1,248 @@
+"""The backend: its name, its options, and what surrounds the lowered graph."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch._dynamo.utils import counters
+
+import xpu_amp_dynamo
+from xpu_amp_dynamo import BackendOptions, Policy, backend
+from xpu_amp_dynamo.errors import InvalidOptionError
+
+EAGER = {"inner_backend": "eager"}
+
+
+def compiled(function, **options):
+    return torch.compile(function, backend="xpu_amp", options={**EAGER, **options})
+
+
+def test_the_name_works_in_a_fresh_process_without_an_import():
+    program = (
+        "import sys, torch\n"
+        "assert 'xpu_amp_dynamo' not in sys.modules\n"
+        "f = torch.compile(lambda x: (x @ x).relu(), backend='xpu_amp', options={'inner_backend': 'eager'})\n"
+        "x = torch.randn(4, 4)\n"
+        "assert torch.equal(f(x), (x.bfloat16() @ x.bfloat16()).relu().float())\n"
+        "assert 'xpu_amp_dynamo' in sys.modules\n"
+        "assert 'xpu_amp' in torch._dynamo.list_backends()\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+def test_importing_installs_nothing():
+    program = (
+        "import xpu_amp_dynamo\n"
+        "assert [xpu_amp_dynamo.installed_policy(d) for d in ('cpu', 'cuda', 'xpu')] == [None] * 3\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+def test_default_is_inductor_and_bfloat16():
+    model = torch.nn.Linear(8, 8)
+    x = torch.randn(4, 8)
+    out = torch.compile(model, backend="xpu_amp")(x)
+    assert out.dtype is torch.float32
+    torch.testing.assert_close(out, model(x), rtol=0.02, atol=0.02)
+    assert not torch.equal(out, model(x))
+
+
+def test_settings_reach_inductor():
+    seen = []
+    options = {
+        "inductor": {
+            "post_grad_custom_post_pass": lambda graph: seen.append(torch._inductor.config.epilogue_fusion),
+            "epilogue_fusion": False,
+        }
+    }
+    torch.compile(lambda x: x.sin(), backend="xpu_amp", options=options)(torch.randn(4))
+    assert seen == [False]
+    assert torch._inductor.config.epilogue_fusion
+
+
+@pytest.mark.filterwarnings("ignore")  # max-autotune wants more cores than a small machine has
+def test_mode_reaches_inductor():
+    seen = []
+    with torch._inductor.config.patch(
+        post_grad_custom_post_pass=lambda graph: seen.append(torch._inductor.config.max_autotune)
+    ):
+        torch.compile(lambda x: x.sin(), backend="xpu_amp", mode="max-autotune-no-cudagraphs")(torch.randn(4))
+    assert seen == [True]
+
+
+def test_preserve_output_dtype():
+    x = torch.randn(4, 4)
+    assert compiled(lambda x: x @ x)(x).dtype is torch.float32
+    assert compiled(lambda x: x @ x, preserve_output_dtype=False)(x).dtype is torch.bfloat16
+
+
+@pytest.mark.parametrize("name", ["xpu", "ipex", "torch"])
+def test_policies_by_name_and_value(name):
+    x = torch.randn(4, 4)
+    by_name = compiled(lambda x: torch.exp(x @ x).reciprocal(), policy=name)(x)
+    by_value = compiled(lambda x: torch.exp(x @ x).reciprocal(), policy=Policy.named(name))(x)
+    assert torch.equal(by_name, by_value)
+    low = x.bfloat16() @ x.bfloat16()
+    expected = {
+        "xpu": low.exp().reciprocal(),
+        "ipex": low.exp().float().reciprocal(),
+        "torch": low.float().exp().reciprocal(),
+    }
+    assert torch.equal(by_name, expected[name].float())
+
+
+def test_custom_op_of_a_policy():
+    @torch.library.custom_op("xpu_amp_test::twice", mutates_args=())
+    def twice(x: torch.Tensor) -> torch.Tensor:
+        return x * 2
+
+    @twice.register_fake
+    def _(x):
+        return torch.empty_like(x)
+
+    policy = Policy.named("xpu").with_ops(lower_precision=["xpu_amp_test::twice"])
+    assert compiled(twice, policy=policy, preserve_output_dtype=False)(torch.randn(4)).dtype is torch.bfloat16
+
+
+def test_other_device_types_are_untouched():
+    x = torch.randn(4, 4)
+    assert torch.equal(compiled(lambda x: x @ x, device_type="cuda")(x), x @ x)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dtpe": torch.float16}, r"unknown options \['dtpe'\].*'dtype'"),
+        ({"dtype": torch.float32}, r"option 'dtype'.*torch.bfloat16 or torch.float16"),
+        ({"dtype": "bfloat16"}, r"option 'dtype'"),
+        ({"enabled": 1}, r"option 'enabled' is 1; it must be True or False"),
+        ({"policy": "native"}, r"option 'policy'.*\['ipex', 'torch', 'xpu'\]"),
+        ({"policy": 3}, r"option 'policy' is 3; it must be a Policy"),
+        ({"device_type": "meta"}, r"option 'device_type'.*\['cpu', 'cuda', 'xpu'\]"),
+        ({"inner_backend": "nope"}, r"option 'inner_backend'.*'inductor'"),
+        ({"inner_backend": "xpu_amp"}, r"option 'inner_backend'"),
+        ({"inner_backend": ["eager"]}, r"option 'inner_backend'"),
+        ({"inductor": {"epilog_fusion": True}}, r"no setting 'epilog_fusion'; near matches: \['epilogue_fusion'"),
+        ({"inductor": {"epilogue_fusion": 7}}, r"option 'inductor'.*epilogue_fusion"),
+        ({"inductor": 7}, r"option 'inductor' is 7"),
+        ({"inductor": {"epilogue_fusion": True}, "inner_backend": "eager"}, r"option 'inner_backend' is 'eager'"),
+        ({"preserve_output_dtype": None}, r"option 'preserve_output_dtype'"),
+    ],
+)
+def test_bad_options_are_refused_before_anything_is_compiled(options, message):
+    counters.clear()
+    with pytest.raises(InvalidOptionError, match=message):
+        BackendOptions.parse(options)
+    gm = torch.fx.symbolic_trace(lambda x: x @ x)
+    before = gm.code
+    with pytest.raises(InvalidOptionError, match=message):
+        backend.xpu_amp(gm, [torch.randn(2, 2)], options=options)
+    assert gm.code == before
+    assert not counters["inductor"]
+
+
+def test_mode_without_inductor_is_refused():
+    gm = torch.fx.symbolic_trace(lambda x: x @ x)
+    with pytest.raises(InvalidOptionError, match="mode 'max-autotune' is Inductor's"):
+        backend.xpu_amp(gm, [torch.randn(2, 2)], mode="max-autotune", options=EAGER)
+    with pytest.raises(InvalidOptionError, match=r"unknown mode 'fastest'; the modes are .*'max-autotune'"):
+        backend.xpu_amp(gm, [torch.randn(2, 2)], mode="fastest")
+
+
+def test_compiled_code_runs_with_autocast_off():
+    states = []
+
+    @torch.library.custom_op("xpu_amp_test::state", mutates_args=())
+    def state(x: torch.Tensor) -> torch.Tensor:
+        states.append(torch.is_autocast_enabled("cpu"))
+        return x.clone()
+
+    state.register_fake(lambda x: torch.empty_like(x))
+    with torch.autocast("cpu", torch.bfloat16):
+        compiled(lambda x: state(x @ x))(torch.randn(4, 4))
+        assert torch.is_autocast_enabled("cpu")
+    assert states == [False]
+
+
+@pytest.mark.filterwarnings("ignore:float16 training needs loss scaling")
+@pytest.mark.parametrize("inner", ["eager", "aot_eager", "inductor"])
+def test_second_call_does_not_recompile_and_a_new_region_dtype_recompiles_once(inner):
+    counter = CompileCounterWithBackend(inner)
+    torch._dynamo.register_backend(counter, name=f"counting_{inner}")
+    model = torch.compile(torch.nn.Linear(4, 4), backend="xpu_amp", options={"inner_backend": f"counting_{inner}"})
+    x = torch.randn(2, 4)
+    for _ in range(3):
+        with torch.autocast("cpu", torch.bfloat16):
+            assert model(x).dtype is torch.bfloat16
+    assert counter.frame_count == 1
+    for _ in range(3):
+        with torch.autocast("cpu", torch.float16):
+            assert model(x).dtype is torch.float16
+    assert counter.frame_count == 2
+    for _ in range(2):
+        assert model(x).dtype is torch.float32
+    assert counter.frame_count == 3
+    with torch.autocast("cpu", torch.bfloat16):
+        model(x)
+    assert counter.frame_count == 3
+
+
+def test_float16_training_warns_once_and_works_with_a_scaler():
+    backend._warn_of_loss_scaling.cache_clear()
+    model = torch.nn.Linear(4, 4)
+    x = torch.randn(2, 4)
+    step = compiled(lambda x: model(x).square().mean(), dtype=torch.float16)
+    scaler = torch.amp.GradScaler("cpu", init_scale=16.0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.warns(UserWarning, match="torch.amp.GradScaler"):
+        first = step(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        torch._dynamo.reset()
+        for _ in range(5):
+            optimizer.zero_grad()
+            loss = step(x)
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+    assert loss < first
+    assert model.weight.grad.dtype is torch.float32
+
+
+def test_bfloat16_training_and_float16_inference_do_not_warn():
+    backend._warn_of_loss_scaling.cache_clear()
+    model = torch.nn.Linear(4, 4)
+    compiled(model)(torch.randn(2, 4)).sum().backward()
+    with torch.no_grad():
+        compiled(model, dtype=torch.float16)(torch.randn(2, 4))
+
+
+def test_eager_autocast_inside_a_compiled_function():
+    def program(x):
+        with xpu_amp_dynamo.autocast("cpu", torch.float16):
+            return F.log_softmax(x @ x, -1), x @ x
+
+    x = torch.randn(4, 4)
+    eager = program(x)
+    for inner in ("eager", "aot_eager"):
+        torch._dynamo.reset()
+        out = torch.compile(program, backend="xpu_amp", fullgraph=True, options={"inner_backend": inner})(x)
+        assert [o.dtype for o in out] == [torch.float32, torch.float16]
+        assert all(map(torch.equal, out, eager))
+
+
+def test_reports_are_recorded():
+    with xpu_amp_dynamo.record_lowerings() as reports:
+        compiled(lambda x: F.log_softmax(x @ x, -1).relu())(torch.randn(4, 4))
+    (report,) = reports
+    assert dict(report.ops) == {"lower_precision": 1, "float32": 1, "untouched": 1}
+    assert report.casts == 2
+    assert report.seconds > 0
+    compiled(lambda x: x @ x)(torch.randn(4, 4))
+    assert len(reports) == 1
