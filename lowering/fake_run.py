@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import fx
 from torch.utils import _pytree as pytree
-from xpu_amp_dynamo.lowering.node_kind import returns_first_input
+from xpu_amp_dynamo.lowering.node_kind import mutated_inputs, returns_first_input
 from xpu_amp_dynamo.lowering.values import dtypes_in, input_values, value_of
 
 
@@ -37,7 +37,7 @@ def run_mutation(node: fx.Node) -> Any:
     recorded = value_of(node)
     if not returns_first_input(node):
         return recorded
-    written = value_of(node.args[0])
+    written = value_of(mutated_inputs(node)[-1])
     return written if written.shape == recorded.shape else recorded.to(written.dtype)
 
 

@@ -37,6 +37,11 @@ GLOBAL_CALLS = (
     torch.autocast_increment_nesting,
     torch.autocast_decrement_nesting,
 )
+_FIELD_SET_BY: dict[Any, str] = {
+    torch.set_autocast_enabled: "enabled",
+    torch.set_autocast_dtype: "dtype",
+    torch.set_autocast_cache_enabled: "cache_enabled",
+}
 
 
 @dataclass
@@ -86,7 +91,9 @@ def _device_of_marker(node: fx.Node) -> str | None:
     if node.op != "call_function":
         return None
     if node.target is EXIT:
-        return str(node.args[0].args[0])
+        enter = node.args[0]
+        assert isinstance(enter, fx.Node)
+        return str(enter.args[0])
     if node.target is ENTER or node.target in DEVICE_CALLS:
         return str(node.args[0])
     return "" if node.target in GLOBAL_CALLS else None
@@ -104,13 +111,9 @@ def _entered(state: AutocastState, args: tuple[Any, ...], device_type: str) -> A
 
 def _after_call(state: AutocastState, node: fx.Node) -> AutocastState:
     """Return the state after one of the calls that an inlined subclass makes."""
-    if node.target is torch.set_autocast_enabled:
-        return dataclasses.replace(state, enabled=node.args[1])
-    if node.target is torch.set_autocast_dtype:
-        return dataclasses.replace(state, dtype=node.args[1])
-    if node.target is torch.set_autocast_cache_enabled:
-        return dataclasses.replace(state, cache_enabled=node.args[0])
-    return state
+    field_set = _FIELD_SET_BY.get(node.target)
+    value: Any = node.args[-1] if node.args else None
+    return dataclasses.replace(state, **{field_set: value}) if field_set else state
 
 
 def _device_types(graph: fx.Graph) -> set[str]:

@@ -50,10 +50,11 @@ def _copy(inner: fx.Node, node: fx.Node, copies: dict[fx.Node, fx.Node]) -> fx.N
 
 def _copy_constant(inner: fx.Node, node: fx.Node) -> fx.Node:
     """Give the graph a tensor that the call makes from Python numbers, and fetch it before the call."""
-    gm = node.graph.owning_module
+    gm, traced = node.graph.owning_module, inner.graph.owning_module
     assert gm is not None
+    assert traced is not None
     name = f"_traced_constant_{sum(key.startswith('_traced_constant_') for key in vars(gm))}"
-    constant = attribute_of(inner.graph.owning_module, str(inner.target))
+    constant = attribute_of(traced, str(inner.target))
     setattr(gm, name, constant)
     with node.graph.inserting_before(node):
         copy = node.graph.get_attr(name)

@@ -74,7 +74,7 @@ def _mutated_arguments(node: fx.Node) -> list[Any]:
 
 def _mutated_by_schema(node: fx.Node, op: OpOverload) -> list[Any]:
     """List the arguments that an overload's schema marks as written."""
-    written = []
+    written: list[Any] = []
     for position, argument in enumerate(op._schema.arguments):
         if argument.alias_info is not None and argument.alias_info.is_write:
             value = node.args[position] if position < len(node.args) else node.kwargs.get(argument.name)

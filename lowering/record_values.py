@@ -13,13 +13,11 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._dynamo.utils import detect_fake_mode
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode, maybe_get_fake_mode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
-from torch.utils import _pytree as pytree
 from xpu_amp_dynamo.lowering.fake_run import run_node
 from xpu_amp_dynamo.lowering.node_kind import CALLS, attribute_of
-from xpu_amp_dynamo.lowering.values import has_value, set_value, value_of
+from xpu_amp_dynamo.lowering.values import has_value, set_value, tensors_in, value_of
 
 from xpu_amp_dynamo.errors import LoweringError
 
@@ -31,10 +29,8 @@ def fake_mode_of(gm: fx.GraphModule) -> FakeTensorMode:
     mixing two raises (torch 2.13.0).
     """
     for node in gm.graph.nodes:
-        for leaf in pytree.tree_leaves(value_of(node)):
-            mode = detect_fake_mode([leaf]) if isinstance(leaf, torch.Tensor) else None
-            if hasattr(leaf, "fake_mode"):
-                return leaf.fake_mode
+        for tensor in tensors_in(value_of(node)):
+            mode = maybe_get_fake_mode(tensor)
             if mode is not None:
                 return mode
     return FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
@@ -83,6 +79,6 @@ def _compute(node: fx.Node, gm: fx.GraphModule, fake_mode: FakeTensorMode) -> No
 
 def _faked(value: Any, fake_mode: FakeTensorMode) -> Any:
     """Return a tensor as a fake tensor of the mode, any other value as it is."""
-    if isinstance(value, torch.Tensor) and not hasattr(value, "fake_mode"):
+    if isinstance(value, torch.Tensor) and maybe_get_fake_mode(value) is None:
         return fake_mode.from_tensor(value, static_shapes=True)
     return value

@@ -120,7 +120,7 @@ def _cast_and_call(
 @functools.cache
 def _composite_ops() -> dict[OpOverload, Decomposition]:
     """Map every ATen op that PyTorch composes of others to the function that takes it apart."""
-    table = {}
+    table: dict[OpOverload, Decomposition] = {}
     for qualified in torch._C._dispatch_get_all_op_names():
         namespace, _, name = qualified.partition("::")
         packet, _, overload = name.partition(".")

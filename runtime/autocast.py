@@ -49,7 +49,7 @@ def autocast(
 
 # Dynamo runs this while it compiles instead of looking into it: the region that it then sees is plain
 # torch.autocast, whose state it guards.
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _prepare(device_type: str | None, dtype: torch.dtype, enabled: bool, policy: Policy | None) -> str:
     """Check the arguments, install the policy if the region needs it, and return the device type."""
     device_type = check_device_type(default_device_type() if device_type is None else device_type)

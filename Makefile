@@ -1,0 +1,42 @@
+# Everything runs in a virtual environment of its own, made on first use.
+#   make demo    compile two real models with backend="xpu_amp" on the best device present
+#   make test    the tests, without the complete sweeps
+#   make test-slow   the complete sweeps that `make test` leaves out
+#   make check   style and types
+#   make benchmark  eager autocast beside stock autocast
+# On a machine with an Intel GPU, name the index of PyTorch's XPU wheels (see pytorch.org, "Get Started"):
+#   make demo TORCH_INDEX=...
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH_INDEX ?=
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: demo test test-slow check benchmark clean
+
+demo: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.demo
+
+test: $(VENV)/.installed
+	$(PYTEST)
+
+test-slow: $(VENV)/.installed
+	$(PYTEST) -n 2 -m slow
+
+check: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python tests/check_types.py
+
+benchmark: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.eager_autocast
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet torch==$$(sed -n 's/^torch==//p' constraints.txt) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[test]"
+	touch $@
+
+clean:
+	rm -rf $(VENV)

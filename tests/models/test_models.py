@@ -1,0 +1,113 @@
+"""Real models: inference and a training step, compiled against eager autocast and against float32."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+import transformers
+
+import xpu_amp_dynamo
+from benchmarks.models import MODELS, Size, build, loss_and_output
+
+transformers.logging.set_verbosity_error()
+
+# Relative error of the norm. bfloat16 keeps 8 bits, so one rounding errs by up to 2**-9, about 0.002; outputs see some
+# ten of them in a row. Gradients see as many again, and those of early convolutions are sums with much cancellation:
+# eager autocast errs by 0.054 on the ResNet. float16 keeps 11 bits, an eighth of the error.
+OUTPUT_BOUND = {torch.bfloat16: 0.02, torch.float16: 0.004}
+GRADIENT_BOUND = {torch.bfloat16: 0.08, torch.float16: 0.02}
+# Dynamo looks at `.grad` of a non-leaf input behind the graph break in GPT-2's loss, torch 2.13.0.
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+
+
+class Step(NamedTuple):
+    """What one training step gives."""
+
+    output: torch.Tensor
+    gradients: list[torch.Tensor]
+
+
+def train(model: torch.nn.Module, call: Any, inputs: dict[str, torch.Tensor], region: Any = None) -> Step:
+    """Run one training step through ``call`` and return the output and the model's gradients."""
+    model.zero_grad(set_to_none=True)
+    torch.manual_seed(0)
+    with region or contextlib.nullcontext():
+        loss, output = loss_and_output(call(**inputs))
+    loss.backward()
+    return Step(output.detach(), [p.grad.clone() for p in model.parameters() if p.grad is not None])
+
+
+def relative_error(actual: list[torch.Tensor], reference: list[torch.Tensor]) -> float:
+    """Return the norm of the difference over the norm of the reference, of all tensors together."""
+    flat = [torch.cat([t.flatten().double() for t in tensors]) for tensors in (actual, reference)]
+    return float((flat[0] - flat[1]).norm() / flat[1].norm())
+
+
+def assert_close(actual: Step, reference: Step, dtype: torch.dtype) -> None:
+    """Check outputs and gradients against a reference within the bounds of a dtype."""
+    assert len(actual.gradients) == len(reference.gradients)
+    assert relative_error([actual.output], [reference.output]) < OUTPUT_BOUND[dtype]
+    assert relative_error(actual.gradients, reference.gradients) < GRADIENT_BOUND[dtype]
+    assert all(gradient.dtype is torch.float32 for gradient in actual.gradients)
+
+
+def assert_equal(actual: Step, expected: Step) -> None:
+    """Check that two steps agree bit for bit, up to the dtype of the output."""
+    assert torch.equal(actual.output.float(), expected.output.float())
+    assert all(map(torch.equal, actual.gradients, expected.gradients))
+
+
+@pytest.mark.filterwarnings("ignore:float16 training needs loss scaling")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", MODELS)
+def test_lowered_equals_eager_autocast_and_is_close_to_float32(name, dtype, device):
+    model, inputs = build(name, Size(), device)
+    reference = train(model, model, inputs)
+    eager = train(model, model, inputs, xpu_amp_dynamo.autocast(device, dtype))
+    compiled = torch.compile(model, backend="xpu_amp", options={"inner_backend": "eager", "dtype": dtype})
+    inside = train(model, compiled, inputs, xpu_amp_dynamo.autocast(device, dtype))
+    alone = train(model, compiled, inputs)
+    assert inside.output.dtype is eager.output.dtype
+    assert alone.output.dtype is torch.float32
+    assert_equal(inside, eager)
+    assert_equal(alone, eager)
+    assert_close(eager, reference, dtype)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_inductor_training_step(name, device):
+    model, inputs = build(name, Size(), device)
+    reference = train(model, model, inputs)
+    alone = train(model, torch.compile(model, backend="xpu_amp"), inputs)
+    assert alone.output.dtype is torch.float32
+    assert_close(alone, reference, torch.bfloat16)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_inductor_training_step_in_a_region(name, device):
+    model, inputs = build(name, Size(), device)
+    reference = train(model, model, inputs)
+    eager = train(model, model, inputs, xpu_amp_dynamo.autocast(device))
+    compiled = torch.compile(model, backend="xpu_amp")
+    inside = train(model, compiled, inputs, xpu_amp_dynamo.autocast(device))
+    assert inside.output.dtype is eager.output.dtype
+    assert_close(inside, reference, torch.bfloat16)
+    assert_close(inside, eager, torch.bfloat16)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_inductor_inference(name, device):
+    model, inputs = build(name, Size(), device)
+    with torch.no_grad():
+        reference = loss_and_output(model(**inputs))[1]
+        compiled = torch.compile(model, backend="xpu_amp")
+        output = loss_and_output(compiled(**inputs))[1]
+        again = loss_and_output(compiled(**inputs))[1]
+    assert output.dtype is torch.float32
+    assert relative_error([output], [reference]) < OUTPUT_BOUND[torch.bfloat16]
+    assert torch.equal(output, again)
