@@ -1,0 +1,135 @@
+"""The demo: compiles two real models three ways and shows what mixed precision does to them.
+
+python -m benchmarks.demo
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import transformers
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+import xpu_amp_dynamo
+from benchmarks.models import Inputs, Size, build, loss_and_output
+from benchmarks.timing import interleaved_medians, synchronize
+
+MODELS = {
+    "llama": Size(width=256, layers=2, heads=4, batch=4, length=64),
+    "resnet": Size(width=64, layers=2, batch=4, length=64),
+}
+WAYS = ("float32", "stock autocast", "xpu_amp")
+OP_LABELS = {
+    "lower_precision": "in bfloat16",
+    "float32": "in float32",
+    "promote": "promoted to the widest",
+    "composite": "cast inside (composites)",
+    "untouched": "untouched",
+}
+
+
+@dataclass
+class Way:
+    """One way to run a model: its training step, and what the first call of it gave and took."""
+
+    step: Callable[[], tuple[torch.Tensor, torch.Tensor]]
+    output: torch.Tensor
+    compile_seconds: float
+
+
+def make_step(way: str, model: torch.nn.Module, inputs: Inputs, device: str) -> Callable[..., object]:
+    """Return a training step, forward and backward, compiled in one of ``WAYS``."""
+    compiled = torch.compile(model, backend="xpu_amp" if way == "xpu_amp" else "inductor")
+
+    def step() -> tuple[torch.Tensor, torch.Tensor]:
+        model.zero_grad(set_to_none=True)
+        region = torch.autocast(device, torch.bfloat16) if way == "stock autocast" else contextlib.nullcontext()
+        with region:
+            loss, output = loss_and_output(compiled(**inputs))
+        loss.backward()
+        return loss.detach(), output.detach()
+
+    return step
+
+
+def show(name: str, size: Size, device: str, console: Console) -> None:
+    """Run one model in every way and print its table."""
+    reports: list[xpu_amp_dynamo.LoweringReport] = []
+    ways: dict[str, Way] = {}
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        for way in WAYS:
+            task = progress.add_task(f"{name}: compiling, {way}", total=1)
+            torch._dynamo.reset()
+            step = make_step(way, *build(name, size, device), device)
+            with xpu_amp_dynamo.record_lowerings() as recorded:
+                started = time.perf_counter()
+                _, output = step()
+                synchronize(device)
+                ways[way] = Way(step, output, time.perf_counter() - started)
+            reports += recorded
+            progress.update(task, completed=1)
+        task = progress.add_task(f"{name}: timing", total=1)
+        medians = interleaved_medians({way: ways[way].step for way in WAYS}, device=device)
+        progress.update(task, completed=1)
+    console.print(_operations(name, reports, ways["xpu_amp"].compile_seconds))
+    console.print(_comparison(name, ways, medians))
+
+
+def _operations(name: str, reports: list[xpu_amp_dynamo.LoweringReport], compile_seconds: float) -> Table:
+    """Tabulate what the policy did with the model's ops."""
+    table = Table("what", "number", title=f"{name}: ops of the forward graph under the policy 'xpu'")
+    counts = sum((report.ops for report in reports), Counter())
+    for key, label in OP_LABELS.items():
+        table.add_row(f"ops {label}", str(counts[key]))
+    table.add_row("casts in the graph", str(sum(report.casts for report in reports)))
+    seconds = sum(report.seconds for report in reports)
+    table.add_row("lowering, of the compile time", f"{seconds:.2f} s, {seconds / compile_seconds:.1%}")
+    return table
+
+
+def _comparison(name: str, ways: dict[str, Way], medians: dict[str, float]) -> Table:
+    """Tabulate errors and times of all ways side by side."""
+    table = Table("", *WAYS, title=f"{name}: training step, all compiled with Inductor, medians of one run")
+    reference = ways["float32"].output.float()
+    errors = {way: float((ways[way].output.float() - reference).abs().max()) for way in WAYS}
+    scale = float(reference.abs().max())
+    table.add_row("largest output error", *(f"{errors[way]:.4f}" for way in WAYS))
+    table.add_row("relative to the largest output", *(f"{errors[way] / scale:.2%}" for way in WAYS))
+    table.add_row("output dtype", *(str(ways[way].output.dtype).removeprefix("torch.") for way in WAYS))
+    table.add_row("step time", *(f"{medians[way] * 1e3:.1f} ms" for way in WAYS))
+    table.add_row("relative to float32", *(f"{medians[way] / medians['float32']:.2f}" for way in WAYS))
+    table.add_row("compile time", *(f"{ways[way].compile_seconds:.1f} s" for way in WAYS))
+    return table
+
+
+def main() -> None:
+    """Show every model of the demo on the best device present."""
+    transformers.logging.set_verbosity_error()
+    logging.getLogger("torch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=".*max_autotune|.*TensorFloat32")
+    console = Console()
+    device = xpu_amp_dynamo.default_device_type()
+    threads = f", {torch.get_num_threads()} threads" if device == "cpu" else ""
+    console.print(f"xpu_amp_dynamo on torch {torch.__version__}, device [bold]{device}[/bold]{threads}")
+    # Compile times are of compilations, not of reading what an earlier run left on disk.
+    torch.compiler.config.force_disable_caches = True
+    for name, size in MODELS.items():
+        show(name, size, device, console)
+    if device == "cpu":
+        console.print(
+            "Times are of this CPU and say nothing about an Intel GPU; bfloat16 is fast only where the CPU has it."
+        )
+
+
+if __name__ == "__main__":
+    main()

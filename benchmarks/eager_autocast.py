@@ -1,0 +1,88 @@
+"""Eager ``autocast`` beside stock ``torch.autocast`` on the real models, interleaved in one run.
+
+    python -m benchmarks.eager_autocast [--json results.json]
+
+Only one policy can be installed at a time, so the stock rounds run with ours removed; installing and removing
+takes place outside the timed calls.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import transformers
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+import xpu_amp_dynamo
+from benchmarks.models import MODELS, Size, build, loss_and_output
+from benchmarks.timing import synchronize
+
+SIZE = Size(width=256, layers=2, heads=4, batch=4, length=64)
+ROUNDS, WARMUP = 21, 3
+PEERS = ("stock", "ours: policy torch", "ours: policy xpu")
+
+
+def measure(name: str, device: str, train: bool) -> dict[str, float]:
+    """Return the median seconds of each peer's step of one model."""
+    model, inputs = build(name, SIZE, device)
+
+    def step() -> None:
+        model.zero_grad(set_to_none=True)
+        with torch.set_grad_enabled(train), torch.autocast(device, torch.bfloat16):
+            loss, _ = loss_and_output(model(**inputs))
+        if train:
+            loss.backward()
+
+    prepare: dict[str, Callable[[], None]] = {
+        "stock": lambda: xpu_amp_dynamo.uninstall(device),
+        "ours: policy torch": lambda: xpu_amp_dynamo.install(xpu_amp_dynamo.Policy.named("torch"), device),
+        "ours: policy xpu": lambda: xpu_amp_dynamo.install(xpu_amp_dynamo.Policy.named("xpu"), device),
+    }
+    times: dict[str, list[float]] = {peer: [] for peer in PEERS}
+    for round_number in range(WARMUP + ROUNDS):
+        shift = round_number % len(PEERS)
+        for peer in PEERS[shift:] + PEERS[:shift]:
+            prepare[peer]()
+            step()  # untimed: the first step after a change of kernels fills caches
+            started = time.perf_counter()
+            step()
+            synchronize(device)
+            if round_number >= WARMUP:
+                times[peer].append(time.perf_counter() - started)
+    xpu_amp_dynamo.uninstall(device)
+    return {peer: statistics.median(values) for peer, values in times.items()}
+
+
+def main() -> None:
+    """Measure every model, inference and training, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, help="file to write the medians to")
+    parser.add_argument("--models", nargs="*", default=list(MODELS), choices=list(MODELS))
+    arguments = parser.parse_args()
+    transformers.logging.set_verbosity_error()
+    device = xpu_amp_dynamo.default_device_type()
+    console = Console()
+    cases = [(name, train) for name in arguments.models for train in (False, True)]
+    results = {}
+    for name, train in track(cases, description="measuring", console=console):
+        results[f"{name}, {'training' if train else 'inference'}"] = measure(name, device, train)
+    table = Table("model", "stock, ms", *(f"{p}, of stock" for p in PEERS[1:]), title=f"eager autocast on {device}")
+    for case, medians in results.items():
+        ratios = (f"{medians[peer] / medians['stock']:.2f}" for peer in PEERS[1:])
+        table.add_row(case, f"{medians['stock'] * 1e3:.2f}", *ratios)
+    console.print(table)
+    if arguments.json:
+        machine = {"device": device, "torch": torch.__version__, "threads": torch.get_num_threads()}
+        arguments.json.write_text(json.dumps({**machine, "median_seconds": results}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
