@@ -116,7 +116,7 @@ def main() -> None:
     """Show every model of the demo on the best device present."""
     transformers.logging.set_verbosity_error()
     logging.getLogger("torch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", message=".*max_autotune|.*TensorFloat32")
+    warnings.filterwarnings("ignore", message=".*dynamo_pgo force disabled")
     console = Console()
     device = xpu_amp_dynamo.default_device_type()
     threads = f", {torch.get_num_threads()} threads" if device == "cpu" else ""

@@ -25,8 +25,8 @@ import xpu_amp_dynamo
 from benchmarks.models import MODELS, Size, build, loss_and_output
 from benchmarks.timing import synchronize
 
-SIZE = Size(width=256, layers=2, heads=4, batch=4, length=64)
-ROUNDS, WARMUP = 21, 3
+SIZE = Size(width=512, layers=2, heads=8, batch=4, length=64)
+ROUNDS, WARMUP = 15, 2
 PEERS = ("stock", "ours: policy torch", "ours: policy xpu")
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch.autograd import grad_mode
 from xpu_amp_dynamo.lowering.casting import Caster
 from xpu_amp_dynamo.lowering.context import LoweringContext
 from xpu_amp_dynamo.lowering.fake_run import run_mutation, run_node, with_recorded_sizes
@@ -27,6 +28,7 @@ from xpu_amp_dynamo.cast_rule import ELIGIBLE_DTYPES, Category, cast_rule
 from xpu_amp_dynamo.errors import BannedOpError, LoweringError
 
 _GRAD_MODE_CALLS = (torch._C._set_grad_enabled, torch.set_grad_enabled)
+_INFERENCE_MODE_CALLS = (grad_mode._enter_inference_mode, grad_mode._exit_inference_mode)
 
 
 def insert_casts(gm: fx.GraphModule, context: LoweringContext) -> bool:
@@ -50,6 +52,8 @@ class _CastInsertion:
         """Cast the inputs of one call as its state says, and recompute its value."""
         if node.target in _GRAD_MODE_CALLS:
             self.caster.grad_enabled = bool(node.args[0])
+        if node.target in _INFERENCE_MODE_CALLS:
+            self.caster.forget_all()
         if is_higher_order(node):
             self._restore_inputs(node)
         elif not self._lower_composite(node):
@@ -101,7 +105,10 @@ class _CastInsertion:
         state = self.context.states[node]
         if not state.enabled or self._category(node) is not None or mutated_inputs(node):
             return False
-        traced = trace_composite(node, self.context, state)
+        try:
+            traced = trace_composite(node, self.context, state)
+        except RuntimeError as error:
+            raise LoweringError(f"cannot look inside {node.format_node()}: {error}{_where(node)}") from error
         if traced is None:
             return False
         inline_graph(node, traced, self.context, self.caster)

@@ -1,7 +1,7 @@
 """Tells when PyTorch drops its autocast weight cache, which is when the outermost region of a thread ends.
 
 PyTorch offers no hook for that moment, and its cache is the only object whose life ends there. So a token is
-tied to an entry of that cache: a one-element sentinel weight is cast through a stock autocast kernel, which
+tied to an entry of that cache: an empty sentinel weight is cast through a stock autocast kernel, which
 puts the casted copy into the cache, and the token becomes a hook of that copy's autograd node. Clearing the
 cache frees copy, node and token in turn, whoever clears it: the exit of a region or a user's
 ``torch.clear_autocast_cache()``. The kernel is that of ``addmm``, whose first argument needs no saved tensors,
@@ -33,7 +33,7 @@ def stock_cpu_addmm() -> torch._C._SafeKernelFunction:
 @functools.cache
 def _sentinel() -> tuple[torch.Tensor, torch.Tensor]:
     """Return the weight whose casted copy stands for the cache, and a factor. The CPU's serve every device type."""
-    return torch.zeros(1, 1, requires_grad=True), torch.zeros(1, 1)
+    return torch.zeros(0, 0, requires_grad=True), torch.zeros(0, 0)
 
 
 def token_of_autocast_cache(on_clear: Callable[[object], None]) -> weakref.ref[object]:

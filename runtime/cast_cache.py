@@ -37,22 +37,28 @@ class CastCache:
 
     def cast(self, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """Return ``tensor`` in ``dtype``, from the cache where it may be kept there."""
-        if not (tensor.requires_grad and tensor.is_leaf and _may_cache(tensor, dtype)):
+        if not tensor.requires_grad or not tensor.is_leaf or not _may_cache_now():
             return tensor.to(dtype)
         key = (id(tensor), dtype, torch.is_grad_enabled())
         entry = self._entries.get(key)
-        version, storage = tensor._version, tensor.data_ptr()
-        if entry is not None and entry.source() is tensor and entry.version == version and entry.storage == storage:
+        if (
+            entry is not None
+            and entry.source() is tensor
+            and entry.version == tensor._version
+            and entry.storage == tensor.data_ptr()
+        ):
             return entry.cast
-        return self._insert(key, _Entry(weakref.ref(tensor), version, storage, tensor.to(dtype)))
+        cast = tensor.to(dtype)
+        if _may_cache(tensor, dtype):
+            self._insert(key, _Entry(weakref.ref(tensor), tensor._version, tensor.data_ptr(), cast))
+        return cast
 
-    def _insert(self, key: _Key, entry: _Entry) -> torch.Tensor:
+    def _insert(self, key: _Key, entry: _Entry) -> None:
         with self._lock:
             if self._lifetime is None or self._lifetime() is None:
                 self._entries.clear()
                 self._lifetime = token_of_autocast_cache(self._clear)
             self._entries[key] = entry
-        return entry.cast
 
     def _clear(self, reference: object) -> None:
         if reference is self._lifetime:
@@ -60,14 +66,20 @@ class CastCache:
 
 
 def _may_cache(tensor: torch.Tensor, dtype: torch.dtype) -> bool:
-    """Tell whether a leaf's cast may outlive this call: a plain float32 tensor, in no kind of tracing."""
+    """Tell whether a leaf's cast may be kept: that of a plain float32 tensor with storage of its own."""
     return (
         tensor.dtype is torch.float32
         and dtype is not torch.float32
         and type(tensor) in (torch.nn.Parameter, torch.Tensor)
-        and torch.is_autocast_cache_enabled()
         and not tensor._is_view()
         and not tensor.is_inference()
+    )
+
+
+def _may_cache_now() -> bool:
+    """Tell whether casts made at this moment may outlive this call: not those that some tracer or mode sees."""
+    return (
+        torch.is_autocast_cache_enabled()
         and not torch._C._len_torch_dispatch_stack()
         and torch._C._get_tracing_state() is None
         and torch._C._functorch.maybe_current_level() is None

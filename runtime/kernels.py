@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -36,52 +37,62 @@ def make_kernel(op: OpOverload, category: Category, device_type: str) -> Kernel:
     below_autocast = torch._C._dispatch_keyset_full_after(key)
     redispatch = op._handle.redispatch_boxed
     excluded = torch._C._ExcludeDispatchKeyGuard
-    wanted = _wanted_dtype(category, device_type)
+    positions = _tensor_positions(op)
+    on_device = operator.attrgetter(f"is_{device_type}")
+    promotes = category is Category.PROMOTE
+    region_dtype, cast = torch.get_autocast_dtype, CAST_CACHE.cast
 
-    # One of these calls runs for every listed op of an eager model: about 5 microseconds each, so the
-    # keyword-free path is spelled out and everything that can be looked up once is.
+    # This runs for every listed op of an eager model, so whatever can be looked up once is, and the loop over the
+    # tensor arguments is spelled out: each function call would cost as much as the check inside it.
     def kernel(keys: torch._C.DispatchKeySet, *args: Any, **kwargs: Any) -> Any:
-        dtype = wanted(args, kwargs)
+        if promotes:
+            dtype = widest_dtype(_tensor_dtypes((*args, *kwargs.values()), on_device))
+        else:
+            dtype = fixed_dtype(category, region_dtype(device_type))
+        if dtype is not None:
+            arguments = list(args)
+            for position in positions:
+                if position >= len(arguments):
+                    break
+                argument = arguments[position]
+                if not isinstance(argument, torch.Tensor):
+                    arguments[position] = cast_nested(argument, dtype, on_device)
+                elif argument.dtype is not dtype and argument.dtype in ELIGIBLE_DTYPES and on_device(argument):
+                    arguments[position] = cast(argument, dtype)
+            args = tuple(arguments)
+            if kwargs:
+                kwargs = {name: cast_nested(value, dtype, on_device) for name, value in kwargs.items()}
         with excluded(autocast_keys):
-            if dtype is not None:
-                args = tuple([cast_argument(a, dtype, device_type) for a in args])
-                if kwargs:
-                    kwargs = {name: cast_argument(a, dtype, device_type) for name, a in kwargs.items()}
             return redispatch(keys & below_autocast, *args, **kwargs)
 
     return kernel
 
 
-def cast_argument(argument: Any, dtype: torch.dtype, device_type: str) -> Any:
+def cast_nested(argument: Any, dtype: torch.dtype, on_device: Callable[[torch.Tensor], bool]) -> Any:
     """Return an op's argument with its eligible tensors, those inside a list too, cast to ``dtype``."""
     if isinstance(argument, torch.Tensor):
-        held = argument.dtype
-        if held is dtype or held not in ELIGIBLE_DTYPES or argument.device.type != device_type:
-            return argument
-        return CAST_CACHE.cast(argument, dtype)
+        eligible = argument.dtype is not dtype and argument.dtype in ELIGIBLE_DTYPES and on_device(argument)
+        return CAST_CACHE.cast(argument, dtype) if eligible else argument
     if isinstance(argument, (list, tuple)):
-        return [cast_argument(a, dtype, device_type) for a in argument]
+        return [cast_nested(a, dtype, on_device) for a in argument]
     return argument
 
 
-def _wanted_dtype(category: Category, device_type: str) -> Callable[[Any, Any], torch.dtype | None]:
-    """Return the function that decides a call's dtype, given its arguments."""
-    if category is Category.PROMOTE:
-        return lambda args, kwargs: widest_dtype(_tensor_dtypes([*args, *kwargs.values()], device_type))
-    if category is Category.FLOAT32:
-        return lambda args, kwargs: torch.float32
-    return lambda args, kwargs: fixed_dtype(category, torch.get_autocast_dtype(device_type))
+def _tensor_positions(op: OpOverload) -> tuple[int, ...]:
+    """Return the positions of an op's arguments that are tensors or hold tensors."""
+    arguments = enumerate(op._schema.arguments)
+    return tuple(i for i, argument in arguments if not argument.kwarg_only and "Tensor" in str(argument.type))
 
 
-def _tensor_dtypes(arguments: list[Any] | tuple[Any, ...], device_type: str) -> list[torch.dtype]:
+def _tensor_dtypes(arguments: Iterable[Any], on_device: Callable[[torch.Tensor], bool]) -> list[torch.dtype]:
     """List the dtypes of all tensors of the device type among arguments and inside lists."""
     dtypes: list[torch.dtype] = []
     for argument in arguments:
         if isinstance(argument, torch.Tensor):
-            if argument.device.type == device_type:
+            if on_device(argument):
                 dtypes.append(argument.dtype)
         elif isinstance(argument, (list, tuple)):
-            dtypes.extend(_tensor_dtypes(argument, device_type))
+            dtypes.extend(_tensor_dtypes(argument, on_device))
     return dtypes
 
 

@@ -246,3 +246,25 @@ def test_reports_are_recorded():
     assert report.seconds > 0
     compiled(lambda x: x @ x)(torch.randn(4, 4))
     assert len(reports) == 1
+
+
+@pytest.mark.parametrize("inner", ["eager", "inductor"])
+def test_dynamic_sizes_do_not_recompile(inner):
+    counter = CompileCounterWithBackend(inner)
+    torch._dynamo.register_backend(counter, name=f"dynamic_{inner}")
+
+    def program(x, w, t):
+        y = torch.einsum("bij,jk->bik", x, w)
+        return F.cross_entropy(torch.cat([y, x], dim=1).flatten(0, 1), t), torch.bmm(y, y.mT)
+
+    options = {"inner_backend": f"dynamic_{inner}"}
+    compiled_program = torch.compile(program, backend="xpu_amp", dynamic=True, options=options)
+    w = torch.randn(4, 4)
+    for length in (3, 5, 9):
+        x, t = torch.randn(2, length, 4), torch.zeros(4 * length, dtype=torch.int64)
+        out = compiled_program(x, w, t)
+        with xpu_amp_dynamo.autocast("cpu"):
+            eager = program(x, w, t)
+        for actual, expected in zip(out, eager, strict=True):
+            torch.testing.assert_close(actual, expected.float(), rtol=0.02, atol=0.02)
+    assert counter.frame_count == 1
