@@ -10,8 +10,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 TORCH_INDEX ?=
+WORKERS ?= 2
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 
 .PHONY: demo test test-slow check benchmark clean
 
@@ -22,7 +23,7 @@ test: $(VENV)/.installed
 	$(PYTEST)
 
 test-slow: $(VENV)/.installed
-	$(PYTEST) -n 2 -m slow
+	$(PYTEST) -m slow
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .
