@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+import inspect
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,13 +42,17 @@ class Call:
         return [leaf for leaf in pytree.tree_leaves((self.args, self.kwargs)) if isinstance(leaf, torch.Tensor)]
 
 
-def calls_of(op: OpInfo, dtype: torch.dtype = torch.float32, most: int | None = None) -> Iterator[Call]:
-    """Yield the samples of an op on the CPU, the first ``most`` of them."""
+def calls_of(op: OpInfo, dtype: torch.dtype = torch.float32, most: int | None = None) -> list[Call]:
+    """List the samples of an op on the CPU, the first ``most`` of them.
+
+    The generator of samples is closed at once: it switches the grad mode, and left to the garbage collector it
+    would do so at any moment.
+    """
     torch.manual_seed(0)
-    for index, sample in enumerate(op.sample_inputs("cpu", dtype)):
-        if index == most:
-            return
-        yield Call(op.op, (sample.input, *sample.args), dict(sample.kwargs))
+    samples = op.sample_inputs_func(op, "cpu", dtype, False)
+    with contextlib.closing(samples) if inspect.isgenerator(samples) else contextlib.nullcontext():
+        chosen = list(itertools.islice(samples, most))
+    return [Call(op.op, (sample.input, *sample.args), dict(sample.kwargs)) for sample in chosen]
 
 
 def first_lower(call: Call, dtype: torch.dtype) -> Call:

@@ -47,6 +47,13 @@ def test_ineligible_calls_run_as_without_autocast(device):
         assert torch.equal(x.clone().addmm_(x, x), expected)
 
 
+def test_float64_is_decided_tensor_by_tensor(device):
+    low, probabilities = torch.randn(4, 4, device=device).bfloat16(), torch.rand(4, 4, device=device).double()
+    with autocast(device):
+        mixed = F.cross_entropy(low, probabilities)
+    assert torch.equal(mixed, F.cross_entropy(low.float(), probabilities))
+
+
 def test_tensors_of_other_devices_stay(device):
     x = torch.randn(4, 4, device="meta")
     with autocast(device):
