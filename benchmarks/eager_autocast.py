@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -23,11 +20,12 @@ from rich.table import Table
 
 import xpu_amp_dynamo
 from benchmarks.models import MODELS, Size, build, loss_and_output
-from benchmarks.timing import synchronize
+from benchmarks.timing import interleaved_medians
 
 SIZE = Size(width=512, layers=2, heads=8, batch=4, length=64)
 ROUNDS, WARMUP = 15, 2
-PEERS = ("stock", "ours: policy torch", "ours: policy xpu")
+OURS = ("ours: policy torch", "ours: policy xpu")
+PEERS = {"stock": None, "ours: policy torch": "torch", "ours: policy xpu": "xpu"}
 
 
 def measure(name: str, device: str, train: bool) -> dict[str, float]:
@@ -41,24 +39,18 @@ def measure(name: str, device: str, train: bool) -> dict[str, float]:
         if train:
             loss.backward()
 
-    prepare: dict[str, Callable[[], None]] = {
-        "stock": lambda: xpu_amp_dynamo.uninstall(device),
-        "ours: policy torch": lambda: xpu_amp_dynamo.install(xpu_amp_dynamo.Policy.named("torch"), device),
-        "ours: policy xpu": lambda: xpu_amp_dynamo.install(xpu_amp_dynamo.Policy.named("xpu"), device),
-    }
-    times: dict[str, list[float]] = {peer: [] for peer in PEERS}
-    for round_number in range(WARMUP + ROUNDS):
-        shift = round_number % len(PEERS)
-        for peer in PEERS[shift:] + PEERS[:shift]:
-            prepare[peer]()
-            step()  # untimed: the first step after a change of kernels fills caches
-            started = time.perf_counter()
-            step()
-            synchronize(device)
-            if round_number >= WARMUP:
-                times[peer].append(time.perf_counter() - started)
+    def prepare(peer: str) -> None:
+        policy = PEERS[peer]
+        if policy is None:
+            xpu_amp_dynamo.uninstall(device)
+        else:
+            xpu_amp_dynamo.install(xpu_amp_dynamo.Policy.named(policy), device)
+        step()  # the first step after a change of kernels fills caches
+
+    peers = dict.fromkeys(PEERS, step)
+    medians = interleaved_medians(peers, device=device, rounds=ROUNDS, warmup=WARMUP, prepare=prepare)
     xpu_amp_dynamo.uninstall(device)
-    return {peer: statistics.median(values) for peer, values in times.items()}
+    return medians
 
 
 def main() -> None:
@@ -74,9 +66,9 @@ def main() -> None:
     results = {}
     for name, train in track(cases, description="measuring", console=console):
         results[f"{name}, {'training' if train else 'inference'}"] = measure(name, device, train)
-    table = Table("model", "stock, ms", *(f"{p}, of stock" for p in PEERS[1:]), title=f"eager autocast on {device}")
+    table = Table("model", "stock, ms", *(f"{p}, of stock" for p in OURS), title=f"eager autocast on {device}")
     for case, medians in results.items():
-        ratios = (f"{medians[peer] / medians['stock']:.2f}" for peer in PEERS[1:])
+        ratios = (f"{medians[peer] / medians['stock']:.2f}" for peer in OURS)
         table.add_row(case, f"{medians['stock'] * 1e3:.2f}", *ratios)
     console.print(table)
     if arguments.json:

@@ -10,7 +10,12 @@ import torch
 
 
 def interleaved_medians(
-    peers: Mapping[str, Callable[[], object]], *, device: str, rounds: int = 15, warmup: int = 3
+    peers: Mapping[str, Callable[[], object]],
+    *,
+    device: str,
+    rounds: int = 15,
+    warmup: int = 3,
+    prepare: Callable[[str], object] | None = None,
 ) -> dict[str, float]:
     """Return the median time of each peer, in seconds.
 
@@ -19,12 +24,16 @@ def interleaved_medians(
         device: device type whose queue is emptied around each call.
         rounds: how often each peer is timed; every round runs all of them once, in rotating order.
         warmup: how many untimed rounds come first.
+        prepare: called with a peer's name before it is timed, and not timed itself.
     """
     names = list(peers)
     times: dict[str, list[float]] = {name: [] for name in names}
     for round_number in range(warmup + rounds):
         shift = round_number % len(names)
         for name in names[shift:] + names[:shift]:
+            if prepare is not None:
+                prepare(name)
+                synchronize(device)
             started = time.perf_counter()
             peers[name]()
             synchronize(device)

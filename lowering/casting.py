@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 import torch
 from torch import fx
-from xpu_amp_dynamo.lowering.autocast_state import AutocastState
-from xpu_amp_dynamo.lowering.values import set_value, storage_of, tensors_in, value_of
 
 from xpu_amp_dynamo.cast_rule import LOWER_DTYPES
+from xpu_amp_dynamo.lowering.autocast_state import AutocastState
+from xpu_amp_dynamo.lowering.values import set_value, storage_of, tensors_in, value_of
 
 # Marks the casts that the lowering made; the value is the op that the cast serves.
 CAST_KEY = "xpu_amp_dynamo.cast_for"

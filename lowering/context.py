@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
+
 from xpu_amp_dynamo.lowering.autocast_state import AutocastState
 from xpu_amp_dynamo.lowering.report import LoweringReport
-
 from xpu_amp_dynamo.policy import Policy
 
 

@@ -11,6 +11,7 @@ owns tensors of the graph stay.
 from __future__ import annotations
 
 from torch import fx
+
 from xpu_amp_dynamo.lowering.context import LoweringContext
 from xpu_amp_dynamo.lowering.find_regions import find_regions
 

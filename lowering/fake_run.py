@@ -7,17 +7,21 @@ from typing import Any
 import torch
 from torch import fx
 from torch.utils import _pytree as pytree
+
 from xpu_amp_dynamo.lowering.node_kind import mutated_inputs, returns_first_input
-from xpu_amp_dynamo.lowering.values import dtypes_in, input_values, value_of
+from xpu_amp_dynamo.lowering.values import dtypes_in, input_values, tensors_in, value_of
 
 
 def run_node(node: fx.Node) -> Any:
     """Return what a call gives for the values that its inputs have now.
 
-    Must run inside the graph's fake tensor mode with autocast off. A mutation runs on a copy of what it
-    writes to. Raises what the op raises.
+    Must run inside the graph's fake tensor mode with autocast off. Raises what the op raises.
     """
-    args, kwargs = input_values(node)
+    return call_target(node, *input_values(node))
+
+
+def call_target(node: fx.Node, args: Any, kwargs: Any) -> Any:
+    """Call the function or method of a node on other arguments."""
     if node.op == "call_method":
         return getattr(args[0], str(node.target))(*args[1:], **kwargs)
     assert callable(node.target)
@@ -29,11 +33,7 @@ def run_mutation(node: fx.Node) -> Any:
     args, kwargs = input_values(node)
     args, kwargs = pytree.tree_map_only(torch.Tensor, torch.clone, (args, kwargs))
     with torch.no_grad():
-        if node.op == "call_method":
-            getattr(args[0], str(node.target))(*args[1:], **kwargs)
-        else:
-            assert callable(node.target)
-            node.target(*args, **kwargs)
+        call_target(node, args, kwargs)
     recorded = value_of(node)
     if not returns_first_input(node):
         return recorded
@@ -68,4 +68,4 @@ def _sizes_differ(new: Any, recorded: Any) -> bool:
 
 def _sizes(value: Any) -> list[str]:
     """List the sizes of the tensors in a nested value as text, which does not guard on symbols."""
-    return [str(tuple(t.shape)) for t in pytree.tree_leaves(value) if isinstance(t, torch.Tensor)]
+    return [str(tuple(t.shape)) for t in tensors_in(value)]

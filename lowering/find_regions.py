@@ -19,7 +19,9 @@ from typing import Any
 import torch
 from torch import fx
 from torch.amp import autocast_mode
+
 from xpu_amp_dynamo.lowering.autocast_state import AutocastState
+from xpu_amp_dynamo.lowering.values import value_of
 
 ENTER, EXIT = autocast_mode._enter_autocast, autocast_mode._exit_autocast
 # Calls of inlined subclasses that name a device type first, and those that hold for all device types.
@@ -118,5 +120,5 @@ def _after_call(state: AutocastState, node: fx.Node) -> AutocastState:
 
 def _device_types(graph: fx.Graph) -> set[str]:
     """Return the device types of all tensors that the graph's nodes hold."""
-    values = (node.meta.get("example_value", node.meta.get("val")) for node in graph.nodes)
+    values = map(value_of, graph.nodes)
     return {value.device.type for value in values if isinstance(value, torch.Tensor)}

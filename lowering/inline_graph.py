@@ -6,6 +6,7 @@ import operator
 from typing import Any
 
 from torch import fx
+
 from xpu_amp_dynamo.lowering.casting import Caster
 from xpu_amp_dynamo.lowering.context import LoweringContext
 from xpu_amp_dynamo.lowering.node_kind import attribute_of

@@ -16,6 +16,9 @@ from typing import Any
 import torch
 from torch import fx
 from torch.autograd import grad_mode
+
+from xpu_amp_dynamo.cast_rule import ELIGIBLE_DTYPES, Category, cast_rule
+from xpu_amp_dynamo.errors import BannedOpError, LoweringError
 from xpu_amp_dynamo.lowering.casting import Caster
 from xpu_amp_dynamo.lowering.context import LoweringContext
 from xpu_amp_dynamo.lowering.fake_run import run_mutation, run_node, with_recorded_sizes
@@ -23,9 +26,6 @@ from xpu_amp_dynamo.lowering.inline_graph import inline_graph
 from xpu_amp_dynamo.lowering.node_kind import CALLS, base_op_name, is_higher_order, mutated_inputs, op_name_of
 from xpu_amp_dynamo.lowering.trace_composite import trace_composite
 from xpu_amp_dynamo.lowering.values import dtypes_in, has_value, set_value, tensor_inputs, tensors_in, value_of
-
-from xpu_amp_dynamo.cast_rule import ELIGIBLE_DTYPES, Category, cast_rule
-from xpu_amp_dynamo.errors import BannedOpError, LoweringError
 
 _GRAD_MODE_CALLS = (torch._C._set_grad_enabled, torch.set_grad_enabled)
 _INFERENCE_MODE_CALLS = (grad_mode._enter_inference_mode, grad_mode._exit_inference_mode)
@@ -66,16 +66,16 @@ class _CastInsertion:
     def _lower_listed(self, node: fx.Node) -> None:
         """Cast the inputs of a call that the policy lists."""
         inputs = [n for n in tensor_inputs(node) if self.context.on_device(value_of(n))]
-        category = self._category(node)
+        name, category = str(op_name_of(node)), self._category(node)
         if category is Category.BANNED and inputs:
-            raise BannedOpError(str(op_name_of(node)), _where(node))
+            raise BannedOpError(name, _where(node))
         if inputs:
             self.context.report.ops[category.value if category else "untouched"] += 1
         if category is None:
             return self._keep_ineligible(node)
         dtypes = [value_of(n).dtype for n in inputs]
         dtype = self.context.states[node].dtype
-        wanted = cast_rule(str(op_name_of(node)), dtypes, self.context.policy, dtype)
+        wanted = cast_rule(name, dtypes, self.context.policy, dtype)
         if wanted is not None:
             self._cast_inputs(node, dict.fromkeys(inputs, wanted))
         return None

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import fx
 from torch._ops import HigherOrderOperator, OpOverload
-from xpu_amp_dynamo.lowering.values import value_of
 
+from xpu_amp_dynamo.lowering.values import value_of
 from xpu_amp_dynamo.op_names import ALIASES, IN_PLACE_OPERATORS, callable_name, is_in_place_name
 
 CALLS = ("call_function", "call_method")
@@ -31,7 +31,7 @@ def base_op_name(node: fx.Node) -> str:
     if isinstance(node.target, OpOverload):
         name = node.target._schema.name.removeprefix("aten::")
     else:
-        name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+        name = _target_name(node)
     name = name if name.startswith("__") else name.removesuffix("_")
     return ALIASES.get(name, name)
 
@@ -58,6 +58,11 @@ def mutated_inputs(node: fx.Node) -> list[fx.Node]:
     return [a for a in _mutated_arguments(node) if isinstance(a, fx.Node)]
 
 
+def _target_name(node: fx.Node) -> str:
+    """Return the name of the method or function that a node calls."""
+    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+
+
 def _mutated_arguments(node: fx.Node) -> list[Any]:
     """List the arguments that a call writes to."""
     if node.op not in CALLS:
@@ -66,7 +71,7 @@ def _mutated_arguments(node: fx.Node) -> list[Any]:
     written = list(outs) if isinstance(outs, (tuple, list)) else [outs]
     if isinstance(node.target, OpOverload):
         return written + _mutated_by_schema(node, node.target)
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    name = _target_name(node)
     if name in IN_PLACE_OPERATORS or is_in_place_name(name) or _is_called_in_place(node):
         written.append(node.args[0])
     return written

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
+
 from xpu_amp_dynamo.lowering.autocast_state import AutocastState
 from xpu_amp_dynamo.lowering.context import LoweringContext
 from xpu_amp_dynamo.lowering.erase_regions import erase_regions
@@ -21,7 +22,6 @@ from xpu_amp_dynamo.lowering.record_values import fake_mode_of, record_values
 from xpu_amp_dynamo.lowering.report import LoweringReport
 from xpu_amp_dynamo.lowering.restore_output_dtypes import restore_output_dtypes
 from xpu_amp_dynamo.lowering.verify import count_casts, verify
-
 from xpu_amp_dynamo.policy import Policy
 
 Pass = Callable[[fx.GraphModule, LoweringContext], bool]

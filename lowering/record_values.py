@@ -15,11 +15,11 @@ import torch
 from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode, maybe_get_fake_mode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+from xpu_amp_dynamo.errors import LoweringError
 from xpu_amp_dynamo.lowering.fake_run import run_node
 from xpu_amp_dynamo.lowering.node_kind import CALLS, attribute_of
 from xpu_amp_dynamo.lowering.values import has_value, set_value, tensors_in, value_of
-
-from xpu_amp_dynamo.errors import LoweringError
 
 
 def fake_mode_of(gm: fx.GraphModule) -> FakeTensorMode:

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import torch
 from torch import fx
+
+from xpu_amp_dynamo.cast_rule import ELIGIBLE_DTYPES
 from xpu_amp_dynamo.lowering.casting import insert_cast
 from xpu_amp_dynamo.lowering.context import LoweringContext
 from xpu_amp_dynamo.lowering.values import value_of
-
-from xpu_amp_dynamo.cast_rule import ELIGIBLE_DTYPES
 
 
 def restore_output_dtypes(gm: fx.GraphModule, context: LoweringContext) -> bool:

@@ -23,13 +23,14 @@ from torch import fx
 from torch._ops import OpOverload, OpOverloadPacket
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
+
+from xpu_amp_dynamo.cast_rule import ELIGIBLE_DTYPES, cast_rule
 from xpu_amp_dynamo.lowering.autocast_state import AutocastState
 from xpu_amp_dynamo.lowering.context import LoweringContext
+from xpu_amp_dynamo.lowering.fake_run import call_target
 from xpu_amp_dynamo.lowering.layout_ops import LAYOUT_OPS
 from xpu_amp_dynamo.lowering.node_kind import op_name_of
 from xpu_amp_dynamo.lowering.values import input_values, tensors_in, value_of
-
-from xpu_amp_dynamo.cast_rule import ELIGIBLE_DTYPES, cast_rule
 from xpu_amp_dynamo.op_names import overloads_of
 from xpu_amp_dynamo.policy import Policy
 
@@ -72,11 +73,7 @@ def _trace(node: fx.Node, decompositions: dict[OpOverload, Decomposition]) -> fx
 
     def call(*values: Any) -> Any:
         given = dict(zip(inputs, values, strict=True))
-        args, kwargs = fx.map_arg((node.args, node.kwargs), given.__getitem__)
-        if node.op == "call_method":
-            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
-        assert callable(node.target)
-        return node.target(*args, **kwargs)
+        return call_target(node, *fx.map_arg((node.args, node.kwargs), given.__getitem__))
 
     traced = make_fx(call, decomposition_table=decompositions, pre_dispatch=True)
     return traced(*[value_of(n) for n in inputs])

@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 import torch
 from torch import fx
+
+from xpu_amp_dynamo.cast_rule import ELIGIBLE_DTYPES, cast_rule
+from xpu_amp_dynamo.errors import LoweringError
 from xpu_amp_dynamo.lowering.casting import is_inserted_cast
 from xpu_amp_dynamo.lowering.context import LoweringContext
 from xpu_amp_dynamo.lowering.find_regions import find_regions
 from xpu_amp_dynamo.lowering.node_kind import CALLS, is_higher_order, mutated_inputs, op_name_of
 from xpu_amp_dynamo.lowering.values import tensor_inputs, value_of
-
-from xpu_amp_dynamo.cast_rule import ELIGIBLE_DTYPES, cast_rule
-from xpu_amp_dynamo.errors import LoweringError
 
 Check = Callable[[fx.Node, LoweringContext], str | None]
 

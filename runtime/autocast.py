@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from xpu_amp_dynamo.runtime.installation import ensure_installed
 
 from xpu_amp_dynamo.devices import check_device_type, check_lower_dtype, default_device_type
 from xpu_amp_dynamo.policy import Policy
+from xpu_amp_dynamo.runtime.installation import ensure_installed
 
 
 def autocast(

@@ -7,6 +7,7 @@ import weakref
 from typing import NamedTuple
 
 import torch
+
 from xpu_amp_dynamo.runtime.autocast_cache_lifetime import token_of_autocast_cache
 
 _Key = tuple[int, torch.dtype, bool]

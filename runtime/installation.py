@@ -7,13 +7,13 @@ import warnings
 from typing import NamedTuple
 
 import torch
-from xpu_amp_dynamo.runtime.autocast_cache_lifetime import stock_cpu_addmm
-from xpu_amp_dynamo.runtime.kernels import make_kernel
 
 from xpu_amp_dynamo.devices import AUTOCAST_KEYS, check_device_type
 from xpu_amp_dynamo.errors import PolicyConflictError
 from xpu_amp_dynamo.op_names import overloads_of
 from xpu_amp_dynamo.policy import Policy
+from xpu_amp_dynamo.runtime.autocast_cache_lifetime import stock_cpu_addmm
+from xpu_amp_dynamo.runtime.kernels import make_kernel
 
 
 class _Installation(NamedTuple):

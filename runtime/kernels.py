@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from torch._ops import OpOverload
-from xpu_amp_dynamo.runtime.cast_cache import CastCache
 
 from xpu_amp_dynamo.cast_rule import ELIGIBLE_DTYPES, Category, fixed_dtype, widest_dtype
 from xpu_amp_dynamo.devices import autocast_key
 from xpu_amp_dynamo.errors import BannedOpError
+from xpu_amp_dynamo.runtime.cast_cache import CastCache
 
 Kernel = Callable[..., Any]
 

@@ -16,6 +16,7 @@ from xpu_amp_dynamo.errors import InvalidOptionError
 from xpu_amp_dynamo.lowering.autocast_state import AutocastState
 from xpu_amp_dynamo.lowering.pipeline import lower_graph
 from xpu_amp_dynamo.lowering.report import LoweringReport
+from xpu_amp_dynamo.lowering.values import value_of
 from xpu_amp_dynamo.options import BackendOptions, inductor_compiler
 from xpu_amp_dynamo.reports import publish_report
 
@@ -105,7 +106,7 @@ def _initial_state(device_type: str, options: BackendOptions) -> AutocastState:
 
 def _device_type(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> str:
     """Return the device type of a graph's tensors: that of an accelerator if any of them is on one."""
-    values = [*example_inputs, *(node.meta.get("example_value") for node in gm.graph.nodes)]
+    values = [*example_inputs, *map(value_of, gm.graph.nodes)]
     present = {value.device.type for value in values if isinstance(value, torch.Tensor)}
     return next((device_type for device_type in AUTOCAST_KEYS if device_type in present), "cpu")
 

@@ -11,13 +11,13 @@ from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils import _pytree as pytree
-from xpu_amp_dynamo.lowering.autocast_state import AutocastState
-from xpu_amp_dynamo.lowering.pipeline import lower_graph
 
 import xpu_amp_dynamo
 from tests.conformance import known_exceptions as known
 from tests.conformance.samples import OPS, Call, calls_of, first_lower, outcome_of, reset_random_state, same
 from xpu_amp_dynamo import Policy
+from xpu_amp_dynamo.lowering.autocast_state import AutocastState
+from xpu_amp_dynamo.lowering.pipeline import lower_graph
 
 EXCEPTIONS = (
     known.UNINITIALISED

@@ -8,14 +8,14 @@ import torch.nn.functional as F
 from torch import fx
 from torch.amp import autocast_mode
 from torch.utils.checkpoint import checkpoint
-from xpu_amp_dynamo.lowering.autocast_state import AutocastState
-from xpu_amp_dynamo.lowering.casting import Caster, insert_cast
-from xpu_amp_dynamo.lowering.find_regions import find_regions
-from xpu_amp_dynamo.lowering.values import set_value
 
 import xpu_amp_dynamo
 from tests.lowering.graphs import casts_in, lowered_graphs
 from xpu_amp_dynamo.errors import BannedOpError, LoweringError
+from xpu_amp_dynamo.lowering.autocast_state import AutocastState
+from xpu_amp_dynamo.lowering.casting import Caster, insert_cast
+from xpu_amp_dynamo.lowering.find_regions import find_regions
+from xpu_amp_dynamo.lowering.values import set_value
 
 OFF, LOW = AutocastState(False, torch.bfloat16), AutocastState(True, torch.bfloat16)
 

@@ -8,9 +8,9 @@ import weakref
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from xpu_amp_dynamo.runtime.kernels import CAST_CACHE
 
 from xpu_amp_dynamo import autocast
+from xpu_amp_dynamo.runtime.kernels import CAST_CACHE
 
 
 @pytest.fixture
