@@ -52,3 +52,7 @@ class BannedOpError(XpuAmpError, RuntimeError):
 
 class LoweringError(XpuAmpError, RuntimeError):
     """A graph that cannot be lowered, or a lowered graph that breaks a promise of the lowering."""
+
+
+class SimulatorError(XpuAmpError, RuntimeError):
+    """The simulated XPU cannot start here, or was asked for what it cannot do."""

@@ -1,0 +1,74 @@
+"""Runs the Triton kernels that Inductor generates for XPUs with Triton's interpreter, on host memory.
+
+Inductor itself knows how to launch under the interpreter; what is missing is a device library for it, access to
+the memory of XPU tensors, and device functions of modules that were imported before the interpreter was asked for.
+Checked on torch 2.13.0 with triton 3.7.1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import types
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import torch
+from torch._inductor.runtime.triton_heuristics import CachingAutotuner
+from torch.utils import _pytree as pytree
+
+from xpu_amp_dynamo.simulator.libdevice import simulate_libdevice
+
+
+def simulate_triton(stack: contextlib.ExitStack) -> None:
+    """Run Triton kernels on the host, until ``stack`` closes."""
+    from triton.runtime.jit import JITFunction
+
+    stack.enter_context(mock.patch.dict("os.environ", {"TRITON_INTERPRET": "1"}))
+    stack.enter_context(mock.patch.object(JITFunction, "__call__", _call_device_function))
+    stack.enter_context(mock.patch.object(CachingAutotuner, "run", _on_host(CachingAutotuner.run)))
+    simulate_libdevice(stack)
+
+
+def _on_host(run: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a kernel launch that hands over XPU tensors as CPU tensors over the same memory."""
+
+    def run_on_host(kernel: CachingAutotuner, *args: Any, **kwargs: Any) -> Any:
+        args, kwargs = pytree.tree_map_only(torch.Tensor, _host_view, (args, kwargs))
+        with _patched_language():
+            return run(kernel, *args, **kwargs)
+
+    return run_on_host
+
+
+def _host_view(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a CPU tensor over the memory of an XPU tensor, any other tensor as it is."""
+    with torch._C._DisableTorchDispatch():
+        return torch.ops.simulated_xpu.host_view(tensor.detach()) if tensor.is_xpu else tensor
+
+
+@contextlib.contextmanager
+def _patched_language() -> Any:
+    """Make the builtins of ``triton.language`` interpret, in all its modules.
+
+    The interpreter patches those modules only that the kernel itself names, and Triton's own device functions
+    name another one.
+    """
+    import triton.language as tl
+    from triton.runtime import interpreter
+
+    scope = interpreter._patch_lang(types.SimpleNamespace(__globals__={"tl": tl, "core": tl.core}))
+    try:
+        yield
+    finally:
+        scope.restore()
+
+
+def _call_device_function(function: Any, *args: Any, **kwargs: Any) -> Any:
+    """Interpret a device function that was decorated before the interpreter was asked for."""
+    from triton.runtime.interpreter import InterpretedFunction
+
+    kwargs.pop("_semantic", None)
+    if not hasattr(function, "_interpreted"):
+        function._interpreted = InterpretedFunction(function.fn)
+    return function._interpreted.rewrite()(*args, **kwargs)

@@ -1,0 +1,162 @@
+"""What an XPU would run: the launches of compiled code in order, and their totals."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+NO_WRAP = ("", "graph", "from", "reads", "writes")
+
+
+@dataclass(frozen=True)
+class KernelLaunch:
+    """One launch of a Triton kernel, or one call of an op that Inductor leaves to ATen or oneDNN.
+
+    Args:
+        graph: which compiled graph it belongs to, such as ``"forward 0"``.
+        name: the Triton kernel, or the op.
+        is_triton: whether it is a Triton kernel.
+        ops: the ATen ops that it computes.
+        sources: lines of the user's code that these come from, as ``"file:line: code"``.
+        bytes_read: bytes that it reads, by Inductor's account.
+        bytes_written: bytes that it writes, by Inductor's account.
+        input_dtypes: dtypes of the buffers that it reads.
+        output_dtypes: dtypes of the buffers that it writes.
+        only_casts: whether it does nothing but convert dtypes.
+    """
+
+    graph: str
+    name: str
+    is_triton: bool
+    ops: tuple[str, ...]
+    sources: tuple[str, ...]
+    bytes_read: int
+    bytes_written: int
+    input_dtypes: tuple[torch.dtype, ...]
+    output_dtypes: tuple[torch.dtype, ...]
+    only_casts: bool
+
+
+@dataclass
+class KernelReport:
+    """The launches of one model compiled one way, in launch order.
+
+    Args:
+        way: how it was compiled: ``"xpu_amp"``, ``"stock autocast"`` or ``"float32"``.
+        launches: what runs, graph after graph.
+        generated: the code that Inductor generated, by graph.
+        beside: reports of the same model compiled in other ways, by way.
+    """
+
+    way: str
+    launches: list[KernelLaunch] = field(default_factory=list)
+    generated: dict[str, str] = field(default_factory=dict)
+    beside: dict[str, KernelReport] = field(default_factory=dict)
+
+    @property
+    def triton_launches(self) -> int:
+        """Launches of Triton kernels."""
+        return sum(launch.is_triton for launch in self.launches)
+
+    @property
+    def extern_calls(self) -> int:
+        """Calls of ops that are no Triton kernels."""
+        return len(self.launches) - self.triton_launches
+
+    @property
+    def cast_launches(self) -> int:
+        """Launches that do nothing but convert dtypes."""
+        return sum(launch.only_casts for launch in self.launches)
+
+    @property
+    def bytes_moved(self) -> int:
+        """Bytes that all launches read and write."""
+        return sum(launch.bytes_read + launch.bytes_written for launch in self.launches)
+
+    def of_graphs(self, kind: str) -> KernelReport:
+        """Return the part of the report about forward graphs or backward graphs.
+
+        Args:
+            kind: ``"forward"`` or ``"backward"``.
+        """
+        return KernelReport(
+            self.way,
+            [launch for launch in self.launches if launch.graph.startswith(kind)],
+            {graph: code for graph, code in self.generated.items() if graph.startswith(kind)},
+        )
+
+    def write_sources(self, folder: str | Path) -> list[Path]:
+        """Write the generated code into a folder, one Python file a graph, and return the files.
+
+        Args:
+            folder: is made if it does not exist; files of the same names are replaced.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        written = []
+        for report in (self, *self.beside.values()):
+            for graph, code in report.generated.items():
+                path = folder / f"{report.way}_{graph}.py".replace(" ", "_")
+                path.write_text(code)
+                written.append(path)
+        return written
+
+    def __str__(self) -> str:
+        """Return the report as tables of text."""
+        console = Console(file=io.StringIO(), width=160)
+        self.print(console)
+        assert isinstance(console.file, io.StringIO)
+        return console.file.getvalue()
+
+    def print(self, console: Console | None = None) -> None:
+        """Print the launches and the totals as tables."""
+        console = console or Console()
+        console.print(_launch_table(self))
+        console.print(_totals_table([self, *self.beside.values()]))
+
+
+def _launch_table(report: KernelReport) -> Table:
+    """Tabulate launches in order."""
+    table = Table(title=f"{report.way}: launches in order", caption="* only converts a dtype")
+    for heading in ("", "graph", "kernel", "ops", "from", "reads", "writes", "dtypes"):
+        table.add_column(heading, overflow="ellipsis" if heading == "from" else "fold", no_wrap=heading in NO_WRAP)
+    for number, launch in enumerate(report.launches):
+        table.add_row(
+            str(number),
+            launch.graph,
+            f"{launch.name}{' *' if launch.only_casts else ''}",
+            ", ".join(launch.ops),
+            launch.sources[0] if launch.sources else "",
+            readable_bytes(launch.bytes_read),
+            readable_bytes(launch.bytes_written),
+            f"{_dtype_names(launch.input_dtypes)} -> {_dtype_names(launch.output_dtypes)}",
+        )
+    return table
+
+
+def _totals_table(reports: list[KernelReport]) -> Table:
+    """Tabulate the totals of reports side by side."""
+    table = Table("", *(report.way for report in reports), title="totals")
+    table.add_row("Triton kernels", *(str(report.triton_launches) for report in reports))
+    table.add_row("of these only casts", *(str(report.cast_launches) for report in reports))
+    table.add_row("extern calls", *(str(report.extern_calls) for report in reports))
+    table.add_row("bytes moved", *(readable_bytes(report.bytes_moved) for report in reports))
+    return table
+
+
+def readable_bytes(count: int) -> str:
+    """Return a number of bytes in the unit that suits it."""
+    if count < 1000:
+        return f"{count} B"
+    return f"{count / 1e3:.4g} kB" if count < 1_000_000 else f"{count / 1e6:.4g} MB"
+
+
+def _dtype_names(dtypes: Iterable[torch.dtype]) -> str:
+    """Return the names of dtypes, each once."""
+    return ", ".join(dict.fromkeys(str(dtype).removeprefix("torch.") for dtype in dtypes))

@@ -1,0 +1,143 @@
+"""Records what Inductor generates: each launch with the ops, source lines, bytes and dtypes behind it.
+
+Inductor writes its wrapper code line by line while it walks over the scheduled nodes, so that the lines written
+between two nodes are the launches of the first of them. Checked on torch 2.13.0.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from unittest import mock
+
+import torch
+from torch._inductor import ir
+from torch._inductor.codegen.wrapper import KernelCallLine, PythonWrapperCodegen
+from torch._inductor.loop_body import LoopBody
+from torch._inductor.scheduler import BaseSchedulerNode, Scheduler
+from torch._inductor.virtualized import V
+
+from xpu_amp_dynamo.lowering.layout_ops import LAYOUT_OPS
+from xpu_amp_dynamo.simulator.kernel_report import KernelLaunch, KernelReport
+
+CONTROL_NODES = (ir.MultiOutput, ir.DynamicScalar, ir.AssertScalar, ir.DynamicSelectStorageOffset, ir.DynamicSliceSize)
+CAST_BODY = {"load", "to_dtype", "store"}
+
+
+@dataclass
+class _Walk:
+    """The nodes of one graph, each with the wrapper line at which its code starts."""
+
+    starts: list[tuple[int, BaseSchedulerNode]] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def record_launches(report: KernelReport) -> Iterator[None]:
+    """Add to a report what Inductor generates while the context lasts."""
+    enter_context, generate = Scheduler.enter_context, PythonWrapperCodegen.generate
+    walks: dict[PythonWrapperCodegen, _Walk] = {}
+    counts = {"forward": 0, "backward": 0}
+
+    def entering(scheduler: Scheduler, node: BaseSchedulerNode) -> None:
+        wrapper = V.graph.wrapper_code
+        walks.setdefault(wrapper, _Walk()).starts.append((len(wrapper.lines), node))
+        enter_context(scheduler, node)
+
+    def generating(wrapper: PythonWrapperCodegen, is_inference: bool) -> Any:
+        kind = "backward" if V.graph.is_backward else "forward"
+        graph = f"{kind} {counts[kind]}"
+        counts[kind] += 1
+        report.launches.extend(_launches(wrapper, walks.pop(wrapper, _Walk()), graph))
+        generated = generate(wrapper, is_inference)
+        report.generated[graph] = generated[0].value
+        return generated
+
+    with (
+        mock.patch.object(Scheduler, "enter_context", entering),
+        mock.patch.object(PythonWrapperCodegen, "generate", generating),
+    ):
+        yield
+
+
+def _launches(wrapper: PythonWrapperCodegen, walk: _Walk, graph: str) -> Iterator[KernelLaunch]:
+    """Yield the launches of one graph in order."""
+    ends = [start for start, _ in walk.starts[1:]] + [len(wrapper.lines)]
+    for (start, node), end in zip(walk.starts, ends, strict=True):
+        lines: list[Any] = [line for line in wrapper.lines[start:end] if isinstance(line, KernelCallLine)]
+        names = [(line.kernel_name, line.triton) for line in lines]
+        if not names and _is_extern_call(node):
+            names = [(_extern_name(node.node), False)]
+        for name, is_triton in names:
+            yield _launch(node, graph, name, is_triton, share=len(names))
+
+
+def _launch(node: BaseSchedulerNode, graph: str, name: str, is_triton: bool, share: int) -> KernelLaunch:
+    """Describe one of the ``share`` launches of a node."""
+    return KernelLaunch(
+        graph=graph,
+        name=name,
+        is_triton=is_triton,
+        ops=tuple(dict.fromkeys(_op_names(node))),
+        sources=tuple(dict.fromkeys(_source_lines(node))),
+        bytes_read=node.get_read_buffer_sizes() // share,
+        bytes_written=node.get_write_buffer_sizes() // share,
+        input_dtypes=_dtypes(dependency.name for dependency in node.read_writes.reads),
+        output_dtypes=_dtypes(dependency.name for dependency in node.read_writes.writes),
+        only_casts=is_triton and _only_casts(node),
+    )
+
+
+def _is_extern_call(node: BaseSchedulerNode) -> bool:
+    return node.is_extern() and not isinstance(node.node, CONTROL_NODES)
+
+
+def _extern_name(node: Any) -> str:
+    """Return the name of the op that an extern node calls."""
+    overload = getattr(node, "op_overload", None)
+    name = str(overload) if overload is not None else node.python_kernel_name or type(node).__name__
+    return name.removeprefix("torch.ops.")
+
+
+def _only_casts(node: BaseSchedulerNode) -> bool:
+    """Tell whether all that a node's loops do is load, convert and store, from one dtype to another."""
+    bodies = [getattr(part, "_body", None) for part in node.get_nodes()]
+    return all(isinstance(body, LoopBody) and _is_cast_body(body) for body in bodies)
+
+
+def _is_cast_body(body: LoopBody) -> bool:
+    operations = {name for name in body.op_counts if name not in ("get_index", "set_indirect", "output")}
+    return operations == CAST_BODY
+
+
+def _op_names(node: BaseSchedulerNode) -> Iterator[str]:
+    """Yield the names of the ATen ops that a node computes, but for those that only view."""
+    for origin in _origins(node):
+        op = origin.meta.get("original_aten") or origin.target
+        name = str(getattr(op, "_overloadpacket", op)).removeprefix("aten.")
+        if origin.op == "call_function" and name not in LAYOUT_OPS:
+            yield name
+
+
+def _source_lines(node: BaseSchedulerNode) -> Iterator[str]:
+    """Yield the lines of the user's code that a node comes from, as ``"file:line: code"``."""
+    for origin in _origins(node):
+        frames = (origin.meta.get("stack_trace") or "").rsplit('File "', 1)
+        if len(frames) == 2:
+            location, _, code = frames[1].partition("\n")
+            file, _, line = location.partition('", line ')
+            statement = code.strip().partition("\n")[0]
+            yield f"{file.rsplit('/', 1)[-1]}:{line.partition(',')[0]}: {statement}"
+
+
+def _origins(node: BaseSchedulerNode) -> list[torch.fx.Node]:
+    """List the nodes of the graph that a scheduled node computes."""
+    return [origin for part in node.get_nodes() if part.node is not None for origin in part.node.get_origins()]
+
+
+def _dtypes(names: Iterator[str]) -> tuple[torch.dtype, ...]:
+    """Return the dtypes of those buffers that are tensors, each once."""
+    found = (V.graph.try_get_buffer(name) for name in sorted(set(names)))
+    dtypes = (buffer.maybe_get_dtype() for buffer in found if buffer is not None)
+    return tuple(dict.fromkeys(dtype for dtype in dtypes if dtype is not None))

@@ -1,0 +1,125 @@
+"""``xpu_kernels``: the report of what an XPU would run for a model that lives on the CPU."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from xpu_amp_dynamo.errors import InvalidOptionError
+from xpu_amp_dynamo.options import BackendOptions
+from xpu_amp_dynamo.runtime.installation import install, installed_policy, uninstall
+from xpu_amp_dynamo.simulator.kernel_report import KernelReport
+from xpu_amp_dynamo.simulator.simulated_xpu import simulated_xpu
+
+WAYS = ("xpu_amp", "stock autocast", "float32")
+
+
+def xpu_kernels(
+    model: torch.nn.Module,
+    *args: Any,
+    kwargs: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+    train: bool = False,
+    beside: Sequence[str] = (),
+    part: str = "max-1550",
+) -> KernelReport:
+    """Report every kernel that an XPU would launch for one call of a model, without an XPU.
+
+    The model is compiled with ``backend="xpu_amp"`` for a simulated XPU and its kernels are generated, not run.
+    Its weights are neither changed nor copied; buffers are copied.
+
+    Args:
+        model: a model whose tensors are on the CPU, of any size and dtype.
+        args: what it is called with; tensors on the CPU.
+        kwargs: keyword arguments of the call.
+        options: options of the backend, see :class:`BackendOptions`.
+        train: report the backward too, from the output's ``loss`` if it has one, else from all its
+            floating-point tensors. Otherwise the model is called under ``torch.no_grad()``.
+        beside: other ways to compile the same model for comparison: ``"stock autocast"`` (PyTorch's own
+            ``torch.autocast("xpu")`` with Inductor, in the options' dtype) and ``"float32"``.
+        part: the GPU to generate code for, see :func:`simulated_xpu`.
+
+    Returns:
+        The launches in order, with totals; the other ways' reports are in its ``beside``.
+
+    Raises:
+        InvalidOptionError: an option is unknown or outside its legal set, or a way is unknown.
+        SimulatorError: the simulated XPU cannot start, see :func:`simulated_xpu`.
+
+    Example:
+        >>> print(xpu_amp_dynamo.xpu_kernels(torch.nn.Linear(64, 64), torch.randn(8, 64), beside=["float32"]))
+    """
+    parsed = BackendOptions.parse(options)
+    unknown = [way for way in beside if way not in WAYS[1:]]
+    if unknown:
+        raise InvalidOptionError(f"beside names {unknown}; the ways are {list(WAYS[1:])}")
+    with simulated_xpu(part, mode="inspect"):
+        xpu_model = copy_to_xpu(model)
+        inputs = pytree.tree_map_only(torch.Tensor, lambda t: t.to("xpu"), (args, dict(kwargs or {})))
+        reports = [_report(way, xpu_model, inputs, options, parsed.dtype, train) for way in ("xpu_amp", *beside)]
+    reports[0].beside = {report.way: report for report in reports[1:]}
+    return reports[0]
+
+
+def copy_to_xpu(model: torch.nn.Module) -> torch.nn.Module:
+    """Copy a model to the simulated XPU without its weights: these are memory that is never touched."""
+    weights = {id(p): _without_values(p) for p in model.parameters() if type(p) is torch.nn.Parameter}
+    return copy.deepcopy(model, weights).to("xpu")
+
+
+def _without_values(weight: torch.nn.Parameter) -> torch.nn.Parameter:
+    memory = torch.empty_strided(weight.size(), weight.stride(), dtype=weight.dtype, device="xpu")
+    return torch.nn.Parameter(memory, weight.requires_grad)
+
+
+def _report(
+    way: str,
+    model: torch.nn.Module,
+    inputs: tuple[tuple[Any, ...], dict[str, Any]],
+    options: Mapping[str, Any] | None,
+    dtype: torch.dtype,
+    train: bool,
+) -> KernelReport:
+    """Compile a model one way, call it once, and return what was generated."""
+    from xpu_amp_dynamo.simulator.record_launches import record_launches
+
+    torch._dynamo.reset()
+    backend = {"backend": "xpu_amp", "options": options} if way == "xpu_amp" else {}
+    compiled = torch.compile(model, **backend)  # type: ignore[call-overload]
+    region = stock_autocast(dtype) if way == "stock autocast" else contextlib.nullcontext()
+    report = KernelReport(way)
+    with record_launches(report), torch.set_grad_enabled(train):
+        with region:
+            output = compiled(*inputs[0], **inputs[1])
+        if train:
+            _backward(output)
+    return report
+
+
+@contextlib.contextmanager
+def stock_autocast(dtype: torch.dtype) -> Iterator[None]:
+    """Open a region of PyTorch's own ``torch.autocast("xpu")``, whatever policy is installed."""
+    policy = installed_policy("xpu")
+    uninstall("xpu")
+    try:
+        with torch.autocast("xpu", dtype):
+            yield
+    finally:
+        if policy is not None:
+            install(policy, "xpu")
+
+
+def _backward(output: Any) -> None:
+    """Run the backward of a model's output: of its loss, else of every tensor that has a gradient."""
+    loss = getattr(output, "loss", None)
+    tensors = [loss] if loss is not None else list(_with_gradient(pytree.tree_leaves(output)))
+    torch.autograd.backward(tensors, [torch.ones_like(t) for t in tensors])
+
+
+def _with_gradient(values: Iterable[Any]) -> Iterator[torch.Tensor]:
+    return (value for value in values if isinstance(value, torch.Tensor) and value.requires_grad)
