@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 import pytest
@@ -11,10 +12,20 @@ import torch._inductor.config
 import xpu_amp_dynamo
 from xpu_amp_dynamo.devices import AUTOCAST_KEYS
 
+pytest_plugins = ["xpu_amp_dynamo.simulator.pytest_plugin"]
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add ``--device``."""
     parser.addoption("--device", default="cpu", choices=sorted(AUTOCAST_KEYS), help="device type to test on")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def simulation(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Simulate the XPU for the whole run where ``--device xpu`` asks for one and there is none."""
+    wanted = request.config.getoption("--device") == "xpu" and not torch.xpu.is_available()
+    with xpu_amp_dynamo.simulated_xpu() if wanted else contextlib.nullcontext():
+        yield
 
 
 @pytest.fixture

@@ -92,6 +92,19 @@ struct Attention {
   }
 };
 
+// Allocate the output: the query's shape with the value's features, its dimensions in the query's order.
+inline at::Tensor empty_in_layout_of(const at::Tensor& query, int64_t features) {
+  std::vector<int64_t> order{0, 1, 2, 3}, sizes = query.sizes().vec(), strides(4);
+  sizes[3] = features;
+  std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return query.stride(a) > query.stride(b); });
+  int64_t stride = 1;
+  for (auto dim = order.rbegin(); dim != order.rend(); ++dim) {
+    strides[*dim] = stride;
+    stride *= sizes[*dim];
+  }
+  return at::empty_strided(sizes, strides, query.options());
+}
+
 inline FusedAttentionResult fused_attention(
     const at::Tensor& query, const at::Tensor& key, const at::Tensor& value, const std::optional<at::Tensor>& bias,
     double, bool causal, bool, std::optional<double> scale) {
@@ -102,16 +115,18 @@ inline FusedAttentionResult fused_attention(
   const at::Tensor logits = attention.logits();
   // A query that may look at nothing gives zeros, as in oneDNN, not the NaN of 0/0.
   const at::Tensor weights = at::nan_to_num(at::softmax(logits, -1), 0.0);
-  const at::Tensor output = at::empty_like(query, query.options(), at::MemoryFormat::Preserve)
-                                .resize_({query.size(0), query.size(1), query.size(2), value.size(3)});
+  const at::Tensor output = empty_in_layout_of(query, value.size(3));
   views.to_host(output).copy_(at::matmul(weights, attention.value));
   const at::Tensor seed = at::empty({}, query.options().dtype(at::kLong));
-  return {output, views.to_xpu(at::logsumexp(logits, -1, true)), {}, {}, query.size(2), key.size(2), seed, seed, {}};
+  return {output, views.to_xpu(at::logsumexp(logits, -1)), {}, {}, query.size(2), key.size(2), seed, seed, {}};
 }
 
-// Add up the gradients of the query heads that shared one key head.
-inline at::Tensor gather_heads(const at::Tensor& grad, const at::Tensor& like) {
-  return grad.unflatten(1, {like.size(1), -1}).sum(2).to(like.scalar_type());
+// Return a tensor in the layout of another, with the gradient of it on the host; add up the gradients of heads that
+// shared one.
+inline at::Tensor gradient_of(HostViews& views, const at::Tensor& tensor, const at::Tensor& gradient) {
+  at::Tensor result = at::empty_like(tensor);
+  views.to_host(result).copy_(gradient.unflatten(1, {tensor.size(1), -1}).sum(2));
+  return result;
 }
 
 inline std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> fused_attention_backward(
@@ -123,13 +138,13 @@ inline std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> fused_attentio
   const Attention attention(
       views.to_host(query), views.to_host(key), views.to_host(value), views.to_host(bias), causal, scale);
   const at::Tensor grad = views.to_host(grad_output).to(at::kFloat);
-  const at::Tensor weights = at::nan_to_num(at::exp(attention.logits() - views.to_host(logsumexp)), 0.0);
+  const at::Tensor weights = at::nan_to_num(at::exp(attention.logits() - views.to_host(logsumexp).unsqueeze(-1)), 0.0);
   const at::Tensor along_output = (grad * views.to_host(output).to(at::kFloat)).sum(-1, true);
   const at::Tensor grad_logits = weights * (at::matmul(grad, attention.value.mT()) - along_output) * attention.scale;
   return {
-      views.to_xpu(at::matmul(grad_logits, attention.key).to(query.scalar_type())),
-      views.to_xpu(gather_heads(at::matmul(grad_logits.mT(), attention.query), key)),
-      views.to_xpu(gather_heads(at::matmul(weights.mT(), grad), value)),
+      gradient_of(views, query, at::matmul(grad_logits, attention.key)),
+      gradient_of(views, key, at::matmul(grad_logits.mT(), attention.query)),
+      gradient_of(views, value, at::matmul(weights.mT(), grad)),
       {}};
 }
 
