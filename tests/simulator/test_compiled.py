@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from tests.simulator.zoo import ZOO, Dropout, build
+from tests.simulator.zoo import ZOO, build
 
 # Relative to the largest value of the reference. float32 differs by the order of sums alone. Of the lower
 # precisions' 8 and 11 bits, a few are lost between matrix products of a handful of layers.

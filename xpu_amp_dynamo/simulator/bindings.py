@@ -14,20 +14,20 @@ from xpu_amp_dynamo.simulator.parts import XpuProperties
 DEVICE_INDEX, STREAM, XPU_DEVICE_TYPE = 0, 0, 12
 
 
-class Stream(torch.Stream):
-    """The one stream of the simulated XPU."""
+class Stream:
+    """Makes the one stream of the simulated XPU. PyTorch's C++ takes no instances of subclasses of its class."""
 
-    def __new__(cls, device: object = None, priority: int = 0, **kwargs: Any) -> Stream:
+    def __new__(cls, device: object = None, priority: int = 0, **kwargs: Any) -> torch.Stream:  # type: ignore[misc]
         """Return it, for every device and priority."""
-        return super().__new__(cls, device="xpu")
+        return torch.Stream(device="xpu")
 
 
-class Event(torch.Event):
-    """An event on the simulated XPU; everything before it is already done."""
+class Event:
+    """Makes events on the simulated XPU; everything before one is already done."""
 
-    def __new__(cls, enable_timing: bool = False) -> Event:
-        """Make an event; its times are the host's."""
-        return super().__new__(cls, device="xpu", enable_timing=enable_timing)
+    def __new__(cls, enable_timing: bool = False) -> torch.Event:  # type: ignore[misc]
+        """Return a new event; its times are the host's."""
+        return torch.Event(device="xpu", enable_timing=enable_timing)
 
 
 def simulate_bindings(stack: contextlib.ExitStack, properties: XpuProperties) -> None:

@@ -1,4 +1,4 @@
-"""The pytest fixture ``simulated_xpu``; ``pytest_plugins = ["xpu_amp_dynamo.simulator.pytest_plugin"]`` brings it in."""
+"""The pytest fixture ``simulated_xpu``: ``pytest_plugins = ["xpu_amp_dynamo.simulator.pytest_plugin"]``."""
 
 from __future__ import annotations
 

@@ -54,6 +54,7 @@ def simulated_xpu(part: str = "max-1550", mode: str = "run") -> Iterator[XpuProp
         set_device_active(True)
         stack.callback(set_device_active, False)
         simulate_bindings(stack, properties)
+        torch.xpu.init()
         _simulate_compilation(stack, mode)
         stack.callback(torch._dynamo.reset)
         yield properties

@@ -7,6 +7,7 @@
 #include "fallback.h"
 #include "host_views.h"
 #include "memory.h"
+#include "recurrent.h"
 #include "runtime.h"
 
 #include <ATen/EmptyTensor.h>
@@ -67,6 +68,18 @@ static torch::Library& library(torch::Library::Kind kind, const char* ns, std::o
   return *new torch::Library(kind, ns, key, __FILE__, __LINE__);
 }
 
+// Structured ops without a kernel for a device get one made of their `out=` form, which allocates and warns
+// otherwise than the CPU's own kernel.
+static void register_as_on_cpu(torch::Library& aten) {
+  for (const auto& name : c10::Dispatcher::singleton().getAllOpNames()) {
+    const auto op = c10::Dispatcher::singleton().findSchema(name);
+    if (op && op->operator_name().getNamespace() == "aten" && op->hasKernelForDispatchKey(c10::DispatchKey::CPU) &&
+        op->hasKernelForDispatchKey(c10::DispatchKey::CompositeExplicitAutogradNonFunctional)) {
+      aten.impl(c10::toString(name).c_str(), torch::CppFunction::makeFromBoxedFunction<&boxed_fallback>());
+    }
+  }
+}
+
 static void register_device() {
   static c10::impl::DeviceGuardImplRegistrar guard(c10::kXPU, new Guard());
   c10::SetAllocator(c10::kXPU, allocator());
@@ -82,6 +95,12 @@ static void register_device() {
   aten.impl("scaled_dot_product_attention", scaled_dot_product_attention);
   aten.impl("_scaled_dot_product_fused_attention_overrideable", fused_attention);
   aten.impl("_scaled_dot_product_fused_attention_overrideable_backward", fused_attention_backward);
+
+  aten.impl("_thnn_fused_lstm_cell", lstm_cell);
+  aten.impl("_thnn_fused_lstm_cell_backward_impl", lstm_cell_backward);
+  aten.impl("_thnn_fused_gru_cell", gru_cell);
+  aten.impl("_thnn_fused_gru_cell_backward", gru_cell_backward);
+  register_as_on_cpu(aten);
 
   auto& autograd = library(torch::Library::IMPL, "aten", c10::DispatchKey::AutogradXPU);
   autograd.impl("scaled_dot_product_attention", scaled_dot_product_attention);
