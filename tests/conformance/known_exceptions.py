@@ -45,6 +45,9 @@ COMPUTED_IN_FLOAT32_WHEN_LOWERED = {
     "pinverse",
 }
 
+# Make sparse tensors, which the simulated XPU does not have.
+SPARSE = {"sparse.mm.reduce", "sparse.sampled_addmm"}
+
 # Dynamo cannot capture these calls: they read data on the host, so they never reach a graph.
 NOT_CAPTURABLE = {
     "corrcoef",

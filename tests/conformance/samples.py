@@ -42,14 +42,16 @@ class Call:
         return [leaf for leaf in pytree.tree_leaves((self.args, self.kwargs)) if isinstance(leaf, torch.Tensor)]
 
 
-def calls_of(op: OpInfo, dtype: torch.dtype = torch.float32, most: int | None = None) -> list[Call]:
-    """List the samples of an op on the CPU, the first ``most`` of them.
+def calls_of(
+    op: OpInfo, dtype: torch.dtype = torch.float32, most: int | None = None, device: str = "cpu"
+) -> list[Call]:
+    """List the samples of an op on a device, the first ``most`` of them.
 
     The generator of samples is closed at once: it switches the grad mode, and left to the garbage collector it
     would do so at any moment.
     """
     torch.manual_seed(0)
-    samples = op.sample_inputs_func(op, "cpu", dtype, False)
+    samples = op.sample_inputs_func(op, device, dtype, False)
     with contextlib.closing(samples) if inspect.isgenerator(samples) else contextlib.nullcontext():
         chosen = list(itertools.islice(samples, most))
     return [Call(op.op, (sample.input, *sample.args), dict(sample.kwargs)) for sample in chosen]

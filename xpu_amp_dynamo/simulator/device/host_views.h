@@ -15,9 +15,7 @@ class HostViews {
     if (!tensor.defined() || !tensor.is_xpu()) {
       return tensor;
     }
-    TORCH_CHECK(
-        tensor.layout() == at::kStrided,
-        "the simulated XPU has dense tensors only, not ", tensor.layout(), "; use the CPU for these");
+    check_dense(tensor);
     auto* impl = tensor.unsafeGetTensorImpl();
     if (const auto found = tensors_.find(impl); found != tensors_.end()) {
       return found->second.host;
@@ -50,6 +48,7 @@ class HostViews {
     if (!result.defined() || !result.is_cpu()) {
       return result;
     }
+    check_dense(result);
     for (const auto& [impl, pair] : tensors_) {
       if (pair.host.is_same(result)) {
         return pair.xpu;
@@ -83,6 +82,12 @@ class HostViews {
   struct Pair {
     at::Tensor xpu, host;
   };
+
+  static void check_dense(const at::Tensor& tensor) {
+    TORCH_CHECK(
+        tensor.layout() == at::kStrided,
+        "the simulated XPU has dense tensors only, not ", tensor.layout(), "; use the CPU for these");
+  }
 
   c10::Storage to_xpu(const c10::Storage& host) {
     const auto found = xpu_of_.find(host.unsafeGetStorageImpl());
