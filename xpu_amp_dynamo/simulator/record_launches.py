@@ -19,7 +19,6 @@ from torch._inductor.loop_body import LoopBody
 from torch._inductor.scheduler import BaseSchedulerNode, Scheduler
 from torch._inductor.virtualized import V
 
-from xpu_amp_dynamo.lowering.layout_ops import LAYOUT_OPS
 from xpu_amp_dynamo.simulator.kernel_report import KernelLaunch, KernelReport
 
 CONTROL_NODES = (ir.MultiOutput, ir.DynamicScalar, ir.AssertScalar, ir.DynamicSelectStorageOffset, ir.DynamicSliceSize)
@@ -84,7 +83,7 @@ def _launch(node: BaseSchedulerNode, graph: str, name: str, is_triton: bool, sha
         bytes_read=node.get_read_buffer_sizes() // share,
         bytes_written=node.get_write_buffer_sizes() // share,
         input_dtypes=_dtypes(dependency.name for dependency in node.read_writes.reads),
-        output_dtypes=_dtypes(dependency.name for dependency in node.read_writes.writes),
+        output_dtypes=_dtypes(name for buffer in node.get_outputs() for name in _tensors_of(buffer.get_name())),
         only_casts=is_triton and _only_casts(node),
     )
 
@@ -115,9 +114,8 @@ def _op_names(node: BaseSchedulerNode) -> Iterator[str]:
     """Yield the names of the ATen ops that a node computes, but for those that only view."""
     for origin in _origins(node):
         op = origin.meta.get("original_aten") or origin.target
-        name = str(getattr(op, "_overloadpacket", op)).removeprefix("aten.")
-        if origin.op == "call_function" and name not in LAYOUT_OPS:
-            yield name
+        if origin.op == "call_function" and not getattr(op, "is_view", False):
+            yield str(getattr(op, "_overloadpacket", op)).removeprefix("aten.")
 
 
 def _source_lines(node: BaseSchedulerNode) -> Iterator[str]:
@@ -134,6 +132,15 @@ def _source_lines(node: BaseSchedulerNode) -> Iterator[str]:
 def _origins(node: BaseSchedulerNode) -> list[torch.fx.Node]:
     """List the nodes of the graph that a scheduled node computes."""
     return [origin for part in node.get_nodes() if part.node is not None for origin in part.node.get_origins()]
+
+
+def _tensors_of(name: str) -> Iterator[str]:
+    """Yield the names of the tensors in a buffer: those picked out of it if it holds several, else its own."""
+    users = V.graph.scheduler.name_to_buf[name].users
+    picked = [user.node.get_name() for user in users if isinstance(getattr(user.node, "node", None), ir.MultiOutput)]
+    yield from (out.get_name() for user in users if user.node.get_name() in picked for out in user.node.get_outputs())
+    if not picked:
+        yield name
 
 
 def _dtypes(names: Iterator[str]) -> tuple[torch.dtype, ...]:

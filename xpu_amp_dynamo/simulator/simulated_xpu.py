@@ -75,11 +75,14 @@ def _checked(part: str, mode: str) -> XpuProperties:
 def _simulate_compilation(stack: contextlib.ExitStack, mode: str) -> None:
     """Let ``torch.compile`` make XPU code and run it, or leave its kernels out."""
     # Imported before anything is patched: Inductor decides some things once, when it is imported.
+    from torch.utils._triton import has_triton_package
+
     from xpu_amp_dynamo.simulator.inductor_support import simulate_inductor_support
     from xpu_amp_dynamo.simulator.interpreter import simulate_triton
     from xpu_amp_dynamo.simulator.skip_kernels import skip_kernels
 
     simulate_inductor_support(stack)
-    simulate_triton(stack)
+    if has_triton_package():
+        simulate_triton(stack)
     if mode == "inspect":
         skip_kernels(stack)
