@@ -182,8 +182,7 @@ def test_without_triton_eager_works_and_compiling_says_what_is_missing():
     )
     done = run_python(program)
     assert done.stdout.startswith("2.0"), done.stderr
-    assert "pip install" in done.stdout
-    assert "triton" in done.stdout
+    assert "TritonMissing: Cannot find a working triton installation" in done.stdout
 
 
 @pytest.mark.parametrize("name", ZOO)

@@ -18,7 +18,6 @@ from torch._dynamo import device_interface
 from torch._dynamo.device_interface import XpuInterface
 from torch._inductor.runtime import hints, triton_helpers
 
-from xpu_amp_dynamo.errors import SimulatorError
 from xpu_amp_dynamo.simulator.bindings import Event, Stream
 
 # What these answer depends on the devices present, and they answer once.
@@ -53,7 +52,7 @@ def simulate_inductor_support(stack: contextlib.ExitStack) -> None:
         (torch._inductor.codecache, "triton_hash_with_backend", lambda: "SIMULATEDXPU"),
         (triton_helpers, "set_driver_to_gpu", lambda: None),
         (XpuInterface, "is_triton_capable", staticmethod(lambda device=None: True)),
-        (XpuInterface, "raise_if_triton_unavailable", staticmethod(_need_triton)),
+        (XpuInterface, "raise_if_triton_unavailable", staticmethod(lambda device=None: None)),
         (XpuInterface, "get_raw_stream", staticmethod(torch._C._xpu_getCurrentRawStream)),
         (XpuInterface, "exchange_device", staticmethod(torch.xpu._exchange_device)),
         (XpuInterface, "maybe_exchange_device", staticmethod(torch.xpu._maybe_exchange_device)),
@@ -79,15 +78,6 @@ def _register_fallback(stack: contextlib.ExitStack) -> None:
     stack.callback(lambda: lowering.fallbacks.intersection_update(before))
     if XPU_FALLBACK.default not in lowering.lowerings:
         lowering.make_fallback(XPU_FALLBACK, warn=False)
-
-
-def _need_triton(device: object = None) -> None:
-    """Raise unless the Triton package is there, which generates and interprets the kernels."""
-    if not torch.utils._triton.has_triton_package():
-        raise SimulatorError(
-            "compiling for the simulated XPU needs Triton, which CPU builds of torch do not bring: "
-            "pip install 'xpu-amp-dynamo[simulator]'"
-        )
 
 
 class _Backend:

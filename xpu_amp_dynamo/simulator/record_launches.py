@@ -136,11 +136,12 @@ def _origins(node: BaseSchedulerNode) -> list[torch.fx.Node]:
 
 def _tensors_of(name: str) -> Iterator[str]:
     """Yield the names of the tensors in a buffer: those picked out of it if it holds several, else its own."""
-    users = V.graph.scheduler.name_to_buf[name].users
-    picked = [user.node.get_name() for user in users if isinstance(getattr(user.node, "node", None), ir.MultiOutput)]
-    yield from (out.get_name() for user in users if user.node.get_name() in picked for out in user.node.get_outputs())
+    users: list[Any] = [user.node for user in V.graph.scheduler.name_to_buf[name].users]
+    picked = [node for node in users if isinstance(getattr(node, "node", None), ir.MultiOutput)]
     if not picked:
         yield name
+    for node in picked:
+        yield from (buffer.get_name() for buffer in node.get_outputs())
 
 
 def _dtypes(names: Iterator[str]) -> tuple[torch.dtype, ...]:
