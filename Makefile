@@ -12,6 +12,7 @@ VENV ?= .venv
 TORCH_INDEX ?=
 WORKERS ?= 2
 BIN := $(VENV)/bin
+EAGER_TESTS := tests/runtime tests/conformance/test_eager.py tests/test_specification_snippets.py
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 
 .PHONY: demo test test-slow check benchmark clean
@@ -19,8 +20,10 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 demo: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.demo
 
+# The second run repeats the eager tests on the simulated XPU.
 test: $(VENV)/.installed
 	$(PYTEST)
+	$(PYTEST) --device xpu $(EAGER_TESTS)
 
 test-slow: $(VENV)/.installed
 	$(PYTEST) -m slow
