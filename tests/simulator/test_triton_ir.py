@@ -18,7 +18,7 @@ def check(name, size):
     for kernel, source in sources.values():
         text = compile_to_ir(kernel, source)
         assert f"tt.func public @{kernel}" in text
-        assert "tt.store" in text
+        assert "tt.store" in text or "tt.atomic_rmw" in text
 
 
 @pytest.mark.parametrize("name", ["llama", "resnet"])
@@ -26,6 +26,8 @@ def test_kernels_are_valid_triton(name):
     check(name, Size(layers=1))
 
 
+# Dynamo looks at the gradients of tensors that cross a graph break, on every device (torch 2.13.0).
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_kernels_of_every_model_are_valid_triton(name):
