@@ -104,6 +104,12 @@ def test_refuses_on_an_xpu_build():
         refusal.refuse_beside_real_xpu()
 
 
+def test_refuses_on_a_cuda_build():
+    with mock.patch.object(torch.backends.cuda, "is_built", return_value=True):
+        with pytest.raises(SimulatorError, match="is a CUDA build.*needs a CPU build"):
+            refusal.refuse_beside_real_xpu()
+
+
 def test_refuses_beside_another_xpu_implementation():
     answer = mock.patch.object(torch._C, "_dispatch_has_kernel_for_dispatch_key", return_value=True)
     with answer, pytest.raises(SimulatorError, match="another library already provides an XPU"):

@@ -20,11 +20,17 @@ def refuse_beside_real_xpu() -> None:
     """Raise unless this build and machine are free of real XPUs.
 
     Raises:
-        SimulatorError: this is an XPU build, an extension provides XPU kernels, or an Intel GPU is there.
+        SimulatorError: this is an XPU or CUDA build, an extension provides XPU kernels, or an Intel GPU is there.
     """
     if torch.xpu._is_compiled():
         raise SimulatorError(
-            f"torch {torch.__version__} is built for real XPUs; the simulated one needs a CPU or CUDA build of torch"
+            f"torch {torch.__version__} is built for real XPUs; the simulated one needs a CPU build of torch"
+        )
+    # torch 2.13.0 asserts in several places that XPU and CUDA are not compiled together.
+    if torch.backends.cuda.is_built():
+        raise SimulatorError(
+            f"torch {torch.__version__} is a CUDA build, and PyTorch allows one kind of accelerator a build; the "
+            "simulated XPU needs a CPU build of torch, in an environment of its own"
         )
     if torch._C._dispatch_has_kernel_for_dispatch_key("aten::empty.memory_format", "XPU"):
         loaded = sorted(name for name in sys.modules if "intel_extension" in name and "." not in name)

@@ -38,8 +38,8 @@ def simulated_xpu(part: str = "max-1550", mode: str = "run") -> Iterator[XpuProp
         The properties of the device, as ``torch.xpu.get_device_properties()`` gives them.
 
     Raises:
-        SimulatorError: the part or the mode is unknown, a simulated XPU is on already, this build or machine has a
-            real XPU, or there is no C++ compiler. Compiling raises where Triton is not installed.
+        SimulatorError: the part or the mode is unknown, a simulated XPU is on already, this is no CPU build of
+            torch, this machine has a real XPU, or there is no C++ compiler. Compiling raises where Triton is not installed.
 
     Example:
         >>> with xpu_amp_dynamo.simulated_xpu():
