@@ -105,9 +105,9 @@ def test_refuses_on_an_xpu_build():
 
 
 def test_refuses_on_a_cuda_build():
-    with mock.patch.object(torch.backends.cuda, "is_built", return_value=True):
-        with pytest.raises(SimulatorError, match="is a CUDA build.*needs a CPU build"):
-            refusal.refuse_beside_real_xpu()
+    cuda_build = mock.patch.object(torch.backends.cuda, "is_built", return_value=True)
+    with cuda_build, pytest.raises(SimulatorError, match=r"is a CUDA build.*needs a CPU build"):
+        refusal.refuse_beside_real_xpu()
 
 
 def test_refuses_beside_another_xpu_implementation():

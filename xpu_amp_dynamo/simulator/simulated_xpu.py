@@ -39,7 +39,8 @@ def simulated_xpu(part: str = "max-1550", mode: str = "run") -> Iterator[XpuProp
 
     Raises:
         SimulatorError: the part or the mode is unknown, a simulated XPU is on already, this is no CPU build of
-            torch, this machine has a real XPU, or there is no C++ compiler. Compiling raises where Triton is not installed.
+            torch, this machine has a real XPU, or there is no C++ compiler. Compiling raises where Triton is not
+            installed.
 
     Example:
         >>> with xpu_amp_dynamo.simulated_xpu():
