@@ -13,11 +13,12 @@ from torch._dynamo.backends.registry import lookup_backend
 
 from xpu_amp_dynamo.devices import AUTOCAST_KEYS
 from xpu_amp_dynamo.errors import InvalidOptionError
+from xpu_amp_dynamo.inductor import inductor_compiler
 from xpu_amp_dynamo.lowering.autocast_state import AutocastState
 from xpu_amp_dynamo.lowering.pipeline import lower_graph
 from xpu_amp_dynamo.lowering.report import LoweringReport
 from xpu_amp_dynamo.lowering.values import value_of
-from xpu_amp_dynamo.options import BackendOptions, inductor_compiler
+from xpu_amp_dynamo.options import BackendOptions
 from xpu_amp_dynamo.reports import publish_report
 
 CompiledFunction = Callable[..., Any]

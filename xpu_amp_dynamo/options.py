@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch._dynamo.backends.registry import list_backends
 
 from xpu_amp_dynamo.devices import check_device_type, check_lower_dtype
 from xpu_amp_dynamo.errors import InvalidOptionError, UnsupportedDeviceError, UnsupportedDtypeError
+from xpu_amp_dynamo.inductor import inductor_compiler
 from xpu_amp_dynamo.policy import Policy
 
 
@@ -109,16 +110,3 @@ def _check_inductor(patches: Mapping[str, Any], inner_backend: str) -> None:
         inductor_compiler(None, patches)
     except RuntimeError as error:
         raise InvalidOptionError(f"option 'inductor': {error}") from error
-
-
-def inductor_compiler(mode: str | None, patches: Mapping[str, Any]) -> Callable[..., Any]:
-    """Return what ``torch.compile`` itself builds for its default backend, so that mode and settings mean the same.
-
-    Raises:
-        InvalidOptionError: Inductor has no such mode.
-        RuntimeError: a patch names no setting of Inductor, or has a value of another type.
-    """
-    modes = torch._inductor.list_mode_options()
-    if mode is not None and mode not in modes:
-        raise InvalidOptionError(f"unknown mode {mode!r}; the modes are {sorted(modes)}")
-    return torch._TorchCompileInductorWrapper(mode, dict(patches), None)

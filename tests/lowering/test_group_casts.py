@@ -1,0 +1,165 @@
+"""Grouping of casts in the ATen graphs that Inductor compiles."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from expecttest import assert_expected_inline
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+from xpu_amp_dynamo.lowering.group_casts import group_casts
+
+convert = torch.ops.prims.convert_element_type
+BFLOAT16, FLOAT32 = torch.bfloat16, torch.float32
+
+
+def graph_of(function, *shapes, device="xpu", dtypes=None):
+    """Return the ATen graph of a function of float32 tensors, traced on fake ones."""
+    with FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True):
+        dtypes = dtypes or [FLOAT32] * len(shapes)
+        inputs = [torch.empty(shape, dtype=dtype, device=device) for shape, dtype in zip(shapes, dtypes, strict=True)]
+        return make_fx(function)(*inputs)
+
+
+def lines(gm):
+    code = [line.strip() for line in gm.code.strip().splitlines() if not line.strip().startswith("def ")]
+    text = "\n".join(line.split(";")[0] for line in code if line)
+    return (
+        text.replace("torch.ops.", "")
+        .replace("torch.", "")
+        .replace(".default", "")
+        .replace("device(type='xpu')", "xpu")
+    )
+
+
+def two_products(x, w, v):
+    return convert(x, BFLOAT16) @ convert(w, BFLOAT16) @ convert(v, BFLOAT16).t()
+
+
+def test_casts_of_inputs():
+    gm = graph_of(two_products, (2, 3), (3, 4), (5, 4))
+    assert group_casts(gm.graph)
+    gm.graph.lint()
+    gm.recompile()
+    assert_expected_inline(
+        lines(gm),
+        """\
+empty_like_default = aten.empty_like(x_1, dtype = bfloat16, device = device(type='xpu', index=0), pin_memory = False)
+empty_like_default_1 = aten.empty_like(w_1, dtype = bfloat16, device = device(type='xpu', index=0), pin_memory = False)
+empty_like_default_2 = aten.empty_like(v_1, dtype = bfloat16, device = device(type='xpu', index=0), pin_memory = False)
+_foreach_copy_default = aten._foreach_copy([empty_like_default, empty_like_default_1, empty_like_default_2], [x_1, w_1, v_1])
+getitem = _foreach_copy_default[0]
+getitem_1 = _foreach_copy_default[1]
+getitem_2 = _foreach_copy_default[2]
+mm = aten.mm(getitem, getitem_1)
+t = aten.t(getitem_2)
+mm_1 = aten.mm(mm, t)
+return mm_1""",
+    )
+
+
+def test_casts_of_results():
+    def gradients(x, w):
+        return convert(x.t() @ x, FLOAT32), convert(w @ w, FLOAT32).t(), convert((w @ x.t()).t(), FLOAT32)
+
+    gm = graph_of(gradients, (3, 3), (3, 3), dtypes=[BFLOAT16] * 2)
+    assert not group_casts(graph_of(lambda x: convert(x @ x, FLOAT32), (3, 3), dtypes=[BFLOAT16]).graph)
+    assert group_casts(gm.graph)
+    gm.graph.lint()
+    gm.recompile()
+    assert_expected_inline(
+        lines(gm),
+        """\
+t = aten.t(x_1)
+mm = aten.mm(t, x_1)
+mm_1 = aten.mm(w_1, w_1)
+convert_element_type_1 = prims.convert_element_type(mm_1, float32)
+t_1 = aten.t(convert_element_type_1)
+t_2 = aten.t(x_1)
+mm_2 = aten.mm(w_1, t_2)
+t_3 = aten.t(mm_2)
+empty_like_default = aten.empty_like(mm, dtype = float32, device = device(type='xpu', index=0), pin_memory = False)
+empty_like_default_1 = aten.empty_like(t_3, dtype = float32, device = device(type='xpu', index=0), pin_memory = False)
+_foreach_copy_default = aten._foreach_copy([empty_like_default, empty_like_default_1], [mm, t_3])
+getitem = _foreach_copy_default[0]
+getitem_1 = _foreach_copy_default[1]
+return (getitem, t_1, getitem_1)""",
+    )
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, w, v: convert(x, BFLOAT16) @ w.bfloat16().relu(),  # one cast alone, one that fuses
+        lambda x, w, v: convert(x, BFLOAT16).relu() @ (convert(w, BFLOAT16) + 1),
+        lambda x, w, v: ((a := convert(x, BFLOAT16)) @ (b := convert(w, BFLOAT16)) + a, b + 1),
+        lambda x, w, v: convert(x.relu(), BFLOAT16) @ convert(w.relu(), BFLOAT16),
+        lambda x, w, v: (convert(x @ w, BFLOAT16).relu(), convert(w @ w, BFLOAT16).relu()),
+        lambda x, w, v: ((y := x @ w) + 1, convert(y, BFLOAT16)),
+    ],
+)
+def test_casts_that_fuse_or_stand_alone_stay(function):
+    gm = graph_of(function, (3, 3), (3, 3), (3, 3))
+    before = lines(gm)
+    changed = group_casts(gm.graph)
+    gm.recompile()
+    assert lines(gm) == before
+    assert not changed
+
+
+def test_graphs_of_the_cpu_stay():
+    gm = graph_of(two_products, (2, 3), (3, 4), (5, 4), device="cpu")
+    assert not group_casts(gm.graph)
+
+
+def test_a_second_run_changes_nothing():
+    gm = graph_of(two_products, (2, 3), (3, 4), (5, 4))
+    assert group_casts(gm.graph)
+    assert not group_casts(gm.graph)
+
+
+def test_dtypes_are_grouped_apart():
+    def program(x, w, v, u):
+        half = torch.float16
+        return convert(x, BFLOAT16) @ convert(w, BFLOAT16), convert(v, half) @ convert(u, half)
+
+    gm = graph_of(program, (3, 3), (3, 3), (3, 3), (3, 3))
+    assert group_casts(gm.graph)
+    copies = gm.graph.find_nodes(op="call_function", target=torch.ops.aten._foreach_copy.default)
+    dtypes = [{value.dtype for value in copy.meta["val"]} for copy in copies]
+    assert sorted(dtypes, key=str) == [{BFLOAT16}, {torch.float16}]
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_values_do_not_change(train, simulated_xpu):
+    model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4)).to("xpu")
+    x = torch.randn(3, 8, device="xpu")
+    values = {}
+    for way in ("grouped", "apart"):
+        torch._dynamo.reset()
+        copied = copy.deepcopy(model)
+        with pytest.MonkeyPatch.context() as patch, torch.set_grad_enabled(train):
+            if way == "apart":
+                patch.setattr("xpu_amp_dynamo.lowering.group_casts.group_casts", lambda graph: False)
+            output = torch.compile(copied, backend="xpu_amp")(x)
+            if train:
+                output.square().sum().backward()
+        values[way] = [output, *(p.grad for p in copied.parameters() if train)]
+    assert all(map(torch.equal, values["grouped"], values["apart"]))
+
+
+def test_passes_of_the_user_run_too(simulated_xpu):
+    seen = []
+    options = {"inductor": {"post_grad_custom_post_pass": lambda graph: seen.append(len(graph.nodes))}}
+    with torch._inductor.config.patch(post_grad_custom_post_pass=lambda graph: seen.append("replaced")):
+        torch.compile(lambda x: x @ x, backend="xpu_amp", options=options)(torch.randn(4, 4, device="xpu"))
+    assert len(seen) == 1
+    assert seen[0] > 0
+    torch._dynamo.reset()
+    with torch._inductor.config.patch(post_grad_custom_post_pass=lambda graph: seen.append("kept")):
+        torch.compile(lambda x: x @ x, backend="xpu_amp")(torch.randn(4, 4, device="xpu"))
+    assert seen[1:] == ["kept"]
