@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+WIDTH = 180
 NO_WRAP = ("", "graph", "from", "reads", "writes")
 
 
@@ -109,14 +110,15 @@ class KernelReport:
 
     def __str__(self) -> str:
         """Return the report as tables of text."""
-        console = Console(file=io.StringIO(), width=160)
+        console = Console(file=io.StringIO(), width=WIDTH)
         self.print(console)
         assert isinstance(console.file, io.StringIO)
         return console.file.getvalue()
 
     def print(self, console: Console | None = None) -> None:
         """Print the launches and the totals as tables."""
-        console = console or Console()
+        # Narrower, the columns of ops and sources would vanish; this is what a pipe gets too.
+        console = console or Console(width=max(Console().width, WIDTH))
         console.print(_launch_table(self))
         console.print(_totals_table([self, *self.beside.values()]))
 
