@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 from rich.console import Console
@@ -127,7 +128,9 @@ def _launch_table(report: KernelReport) -> Table:
     """Tabulate launches in order."""
     table = Table(title=f"{report.way}: launches in order", caption="* only converts a dtype")
     for heading in ("", "graph", "kernel", "ops", "from", "reads", "writes", "dtypes"):
-        table.add_column(heading, overflow="ellipsis" if heading == "from" else "fold", no_wrap=heading in NO_WRAP)
+        source = heading == "from"
+        overflow: Literal["ellipsis", "fold"] = "ellipsis" if source else "fold"
+        table.add_column(heading, overflow=overflow, no_wrap=heading in NO_WRAP, max_width=60 if source else None)
     for number, launch in enumerate(report.launches):
         table.add_row(
             str(number),
