@@ -82,6 +82,31 @@ def test_preserve_output_dtype():
     assert compiled(lambda x: x @ x, preserve_output_dtype=False)(x).dtype is torch.bfloat16
 
 
+def rounding_program(x, w):
+    """Pointwise code behind a matrix product, which eager code rounds to bfloat16 after every op.
+
+    Without numbers among the operands: Inductor's CPU code and eager kernels take `y + 0.1` otherwise, by a step of
+    bfloat16 in some elements (torch 2.13.0).
+    """
+    y = x @ w
+    return torch.sigmoid(y) * y + y * y, (y * y).sum(-1)
+
+
+@pytest.mark.parametrize("precision", ["exact", "fast"])
+def test_exact_precision_rounds_where_eager_code_rounds(precision):
+    x, w = torch.randn(64, 64), torch.randn(64, 64)
+    with xpu_amp_dynamo.autocast("cpu"):
+        eager = rounding_program(x, w)
+        actual = torch.compile(rounding_program, backend="xpu_amp", options={"precision": precision})(x, w)
+    equal = all(map(torch.equal, actual, eager))
+    # In float64 the fast result must be the closer one, or keeping bits would be pointless.
+    product = (x.bfloat16() @ w.bfloat16()).double()
+    reference = torch.sigmoid(product) * product + product * product
+    errors = [float((result[0].double() - reference).abs().mean()) for result in (actual, eager)]
+    assert equal is (precision == "exact")
+    assert errors[0] <= errors[1]
+
+
 @pytest.mark.parametrize("name", ["xpu", "ipex", "torch"])
 def test_policies_by_name_and_value(name):
     x = torch.randn(4, 4)
@@ -132,6 +157,8 @@ def test_other_device_types_are_untouched():
         ({"inductor": {"epilogue_fusion": 7}}, r"option 'inductor'.*epilogue_fusion"),
         ({"inductor": 7}, r"option 'inductor' is 7"),
         ({"inductor": {"epilogue_fusion": True}, "inner_backend": "eager"}, r"option 'inner_backend' is 'eager'"),
+        ({"precision": "exakt"}, r"option 'precision' is 'exakt'; it must be one of \['fast', 'exact'\]"),
+        ({"precision": "exact", "inductor": {"emulate_precision_casts": False}}, "'precision' is 'exact' and .*off"),
         ({"preserve_output_dtype": None}, r"option 'preserve_output_dtype'"),
     ],
 )

@@ -115,7 +115,7 @@ def _device_type(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> str:
 def _inner_backend(options: BackendOptions, mode: str | None) -> CompiledFunction:
     """Return the function that compiles a lowered graph."""
     if options.inner_backend == "inductor":
-        return inductor_compiler(mode, options.inductor)
+        return inductor_compiler(mode, options.inductor, options.precision)
     if mode not in (None, "default"):
         raise InvalidOptionError(f"mode {mode!r} is Inductor's; inner_backend {options.inner_backend!r} takes none")
     return lookup_backend(options.inner_backend)

@@ -14,6 +14,8 @@ from xpu_amp_dynamo.errors import InvalidOptionError
 from xpu_amp_dynamo.lowering import group_casts
 
 PASS_SETTING = "post_grad_custom_post_pass"
+ROUNDING_SETTING = "emulate_precision_casts"
+PRECISIONS = ("fast", "exact")
 
 
 class GroupCasts(CustomGraphPass):
@@ -28,8 +30,13 @@ class GroupCasts(CustomGraphPass):
         return get_hash_for_files((group_casts.__file__,))
 
 
-def inductor_compiler(mode: str | None, patches: Mapping[str, Any]) -> Callable[..., Any]:
+def inductor_compiler(mode: str | None, patches: Mapping[str, Any], precision: str) -> Callable[..., Any]:
     """Return what ``torch.compile`` itself builds for its default backend, so that mode and settings mean the same.
+
+    Args:
+        mode: a mode of ``torch.compile``, None for the default one.
+        patches: settings of ``torch._inductor.config``.
+        precision: one of ``PRECISIONS``; ``"exact"`` rounds between fused ops as eager code does.
 
     Raises:
         InvalidOptionError: Inductor has no such mode.
@@ -38,5 +45,6 @@ def inductor_compiler(mode: str | None, patches: Mapping[str, Any]) -> Callable[
     modes = torch._inductor.list_mode_options()
     if mode is not None and mode not in modes:
         raise InvalidOptionError(f"unknown mode {mode!r}; the modes are {sorted(modes)}")
+    rounding = {ROUNDING_SETTING: True} if precision == "exact" else {}
     given = get_custom_graph_passes(patches.get(PASS_SETTING, getattr(torch._inductor.config, PASS_SETTING)))
-    return torch._TorchCompileInductorWrapper(mode, {**patches, PASS_SETTING: [*given, GroupCasts()]}, None)
+    return torch._TorchCompileInductorWrapper(mode, {**rounding, **patches, PASS_SETTING: [*given, GroupCasts()]}, None)

@@ -13,7 +13,7 @@ from torch._dynamo.backends.registry import list_backends
 
 from xpu_amp_dynamo.devices import check_device_type, check_lower_dtype
 from xpu_amp_dynamo.errors import InvalidOptionError, UnsupportedDeviceError, UnsupportedDtypeError
-from xpu_amp_dynamo.inductor import inductor_compiler
+from xpu_amp_dynamo.inductor import PRECISIONS, ROUNDING_SETTING, inductor_compiler
 from xpu_amp_dynamo.policy import Policy
 
 
@@ -29,6 +29,8 @@ class BackendOptions:
         inner_backend: the registered Dynamo backend that gets the lowered graph.
         inductor: patches of ``torch._inductor.config`` for this compilation.
         preserve_output_dtype: cast outputs to the dtypes that the code around the graph was compiled for.
+        precision: ``"fast"`` lets Inductor keep more bits between the ops it fuses, ``"exact"`` rounds there as
+            eager code does. Library calls such as matrix products are the same in both.
 
     Raises:
         InvalidOptionError: a value is outside its legal set.
@@ -41,6 +43,7 @@ class BackendOptions:
     inner_backend: str = "inductor"
     inductor: Mapping[str, Any] = field(default_factory=dict)
     preserve_output_dtype: bool = True
+    precision: str = "fast"
 
     def __post_init__(self) -> None:
         if isinstance(self.policy, str):
@@ -52,7 +55,13 @@ class BackendOptions:
         backends = list_backends(())
         legal = self.inner_backend in backends and self.inner_backend != "xpu_amp"
         _check("inner_backend", self.inner_backend, legal, f"a registered backend: {sorted(backends)}")
+        _check("precision", self.precision, self.precision in PRECISIONS, f"one of {list(PRECISIONS)}")
         _check_inductor(self.inductor, self.inner_backend)
+        if self.precision == "exact" and not self.inductor.get(ROUNDING_SETTING, True):
+            raise InvalidOptionError(
+                f"option 'precision' is 'exact' and option 'inductor' turns {ROUNDING_SETTING} off, which rounds as "
+                "eager code does; leave one of them out"
+            )
 
     @classmethod
     def parse(cls, options: Mapping[str, Any] | None) -> BackendOptions:
@@ -107,6 +116,6 @@ def _check_inductor(patches: Mapping[str, Any], inner_backend: str) -> None:
             hint = f"near matches: {near}" if near else "see torch._inductor.list_options()"
             raise InvalidOptionError(f"option 'inductor': Inductor has no setting {name!r}; {hint}")
     try:
-        inductor_compiler(None, patches)
+        inductor_compiler(None, patches, "fast")
     except RuntimeError as error:
         raise InvalidOptionError(f"option 'inductor': {error}") from error
