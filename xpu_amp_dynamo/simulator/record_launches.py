@@ -68,24 +68,29 @@ def _launches(wrapper: PythonWrapperCodegen, walk: _Walk, graph: str) -> Iterato
         names = [(line.kernel_name, line.triton) for line in lines]
         if not names and _is_extern_call(node):
             names = [(_extern_name(node.node), False)]
-        for name, is_triton in names:
-            yield _launch(node, graph, name, is_triton, share=len(names))
+        for position, (name, is_triton) in enumerate(names):
+            yield _launch(node, graph, name, is_triton, part=(position, len(names)))
 
 
-def _launch(node: BaseSchedulerNode, graph: str, name: str, is_triton: bool, share: int) -> KernelLaunch:
-    """Describe one of the ``share`` launches of a node."""
+def _launch(node: BaseSchedulerNode, graph: str, name: str, is_triton: bool, part: tuple[int, int]) -> KernelLaunch:
+    """Describe one launch of a node, given its position among how many; they share the node's bytes equally."""
     return KernelLaunch(
         graph=graph,
         name=name,
         is_triton=is_triton,
         ops=tuple(dict.fromkeys(_op_names(node))),
         sources=tuple(dict.fromkeys(_source_lines(node))),
-        bytes_read=node.get_read_buffer_sizes() // share,
-        bytes_written=node.get_write_buffer_sizes() // share,
+        bytes_read=_part_of(node.get_read_buffer_sizes(), *part),
+        bytes_written=_part_of(node.get_write_buffer_sizes(), *part),
         input_dtypes=_dtypes(dependency.name for dependency in node.read_writes.reads),
         output_dtypes=_dtypes(name for buffer in node.get_outputs() for name in _tensors_of(buffer.get_name())),
         only_casts=is_triton and _only_casts(node),
     )
+
+
+def _part_of(total: int, position: int, count: int) -> int:
+    """Return one of ``count`` nearly equal parts of a number, which add up to it."""
+    return total * (position + 1) // count - total * position // count
 
 
 def _is_extern_call(node: BaseSchedulerNode) -> bool:
