@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
@@ -25,30 +24,27 @@ CONTROL_NODES = (ir.MultiOutput, ir.DynamicScalar, ir.AssertScalar, ir.DynamicSe
 CAST_BODY = {"load", "to_dtype", "store"}
 
 
-@dataclass
-class _Walk:
-    """The nodes of one graph, each with the wrapper line at which its code starts."""
-
-    starts: list[tuple[int, BaseSchedulerNode]] = field(default_factory=list)
+# The nodes of one graph, each with the wrapper line at which its code starts.
+Walk = list[tuple[int, BaseSchedulerNode]]
 
 
 @contextlib.contextmanager
 def record_launches(report: KernelReport) -> Iterator[None]:
     """Add to a report what Inductor generates while the context lasts."""
     enter_context, generate = Scheduler.enter_context, PythonWrapperCodegen.generate
-    walks: dict[PythonWrapperCodegen, _Walk] = {}
+    walks: dict[PythonWrapperCodegen, Walk] = {}
     counts = {"forward": 0, "backward": 0}
 
     def entering(scheduler: Scheduler, node: BaseSchedulerNode) -> None:
         wrapper = V.graph.wrapper_code
-        walks.setdefault(wrapper, _Walk()).starts.append((len(wrapper.lines), node))
+        walks.setdefault(wrapper, []).append((len(wrapper.lines), node))
         enter_context(scheduler, node)
 
     def generating(wrapper: PythonWrapperCodegen, is_inference: bool) -> Any:
         kind = "backward" if V.graph.is_backward else "forward"
         graph = f"{kind} {counts[kind]}"
         counts[kind] += 1
-        report.launches.extend(_launches(wrapper, walks.pop(wrapper, _Walk()), graph))
+        report.launches.extend(_launches(wrapper, walks.pop(wrapper, []), graph))
         generated = generate(wrapper, is_inference)
         report.generated[graph] = generated[0].value
         return generated
@@ -60,10 +56,10 @@ def record_launches(report: KernelReport) -> Iterator[None]:
         yield
 
 
-def _launches(wrapper: PythonWrapperCodegen, walk: _Walk, graph: str) -> Iterator[KernelLaunch]:
+def _launches(wrapper: PythonWrapperCodegen, walk: Walk, graph: str) -> Iterator[KernelLaunch]:
     """Yield the launches of one graph in order."""
-    ends = [start for start, _ in walk.starts[1:]] + [len(wrapper.lines)]
-    for (start, node), end in zip(walk.starts, ends, strict=True):
+    ends = [start for start, _ in walk[1:]] + [len(wrapper.lines)]
+    for (start, node), end in zip(walk, ends, strict=True):
         lines: list[Any] = [line for line in wrapper.lines[start:end] if isinstance(line, KernelCallLine)]
         names = [(line.kernel_name, line.triton) for line in lines]
         if not names and _is_extern_call(node):

@@ -34,13 +34,7 @@ static at::Tensor empty_strided(
 }
 
 static at::Tensor host_view(const at::Tensor& tensor) {
-  c10::DataPtr data(tensor.storage().mutable_data(), c10::Device(c10::kCPU));
-  c10::Storage storage(c10::Storage::use_byte_size_t(), tensor.storage().nbytes(), std::move(data));
-  at::Tensor view = at::detail::make_tensor<c10::TensorImpl>(
-      std::move(storage), c10::DispatchKeySet(c10::DispatchKey::CPU), tensor.dtype());
-  view.unsafeGetTensorImpl()->set_storage_offset(tensor.storage_offset());
-  view.unsafeGetTensorImpl()->set_sizes_and_strides(tensor.sizes(), tensor.strides());
-  return view;
+  return HostViews().to_host(tensor);
 }
 
 static void set_active(bool on) {
