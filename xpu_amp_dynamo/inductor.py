@@ -15,6 +15,8 @@ from xpu_amp_dynamo.lowering import group_casts
 
 PASS_SETTING = "post_grad_custom_post_pass"
 ROUNDING_SETTING = "emulate_precision_casts"
+# Lets casts of weights of different sizes share a kernel where they also change the layout, as convolutions want it.
+GROUPING_SETTINGS = {"combo_kernel_allow_mixed_sizes": 2}
 PRECISIONS = ("fast", "exact")
 
 
@@ -47,4 +49,6 @@ def inductor_compiler(mode: str | None, patches: Mapping[str, Any], precision: s
         raise InvalidOptionError(f"unknown mode {mode!r}; the modes are {sorted(modes)}")
     rounding = {ROUNDING_SETTING: True} if precision == "exact" else {}
     given = get_custom_graph_passes(patches.get(PASS_SETTING, getattr(torch._inductor.config, PASS_SETTING)))
-    return torch._TorchCompileInductorWrapper(mode, {**rounding, **patches, PASS_SETTING: [*given, GroupCasts()]}, None)
+    return torch._TorchCompileInductorWrapper(
+        mode, {**GROUPING_SETTINGS, **rounding, **patches, PASS_SETTING: [*given, GroupCasts()]}, None
+    )

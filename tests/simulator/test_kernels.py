@@ -247,3 +247,18 @@ def test_command_line(tmp_path):
         failed = command("kernels", factory)
         assert failed.returncode == 1
         assert message in failed.stderr
+
+
+def test_inside_a_region_outputs_stay_in_lower_precision():
+    dtypes = {}
+    for region in (False, True):
+        report = xpu_amp_dynamo.xpu_kernels(torch.nn.Linear(64, 32), torch.randn(8, 64), region=region)
+        dtypes[region] = report.launches[-1].output_dtypes
+    assert dtypes == {False: (torch.float32,), True: (torch.bfloat16,)}
+
+
+def test_weights_of_all_shapes_share_a_kernel():
+    layers = [torch.nn.Conv2d(a, b, size, bias=False) for a, b, size in ((3, 8, 3), (8, 4, 5), (4, 8, 1), (8, 8, 3))]
+    report = xpu_amp_dynamo.xpu_kernels(torch.nn.Sequential(*layers), torch.randn(1, 3, 16, 16), region=True)
+    # One for those whose layout the convolutions change, one for that of size 1, which has none to change.
+    assert report.cast_launches == report.triton_launches == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from xpu_amp_dynamo.errors import InvalidOptionError
 from xpu_amp_dynamo.options import BackendOptions
+from xpu_amp_dynamo.runtime.autocast import autocast
 from xpu_amp_dynamo.runtime.installation import install, installed_policy, uninstall
 from xpu_amp_dynamo.simulator.kernel_report import KernelReport
 from xpu_amp_dynamo.simulator.simulated_xpu import simulated_xpu
@@ -25,6 +27,7 @@ def xpu_kernels(
     kwargs: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
     train: bool = False,
+    region: bool = False,
     beside: Sequence[str] = (),
     part: str = "max-1550",
 ) -> KernelReport:
@@ -40,6 +43,8 @@ def xpu_kernels(
         options: options of the backend, see :class:`BackendOptions`.
         train: report the backward too, from the output's ``loss`` if it has one, else from all its
             floating-point tensors. Otherwise the model is called under ``torch.no_grad()``.
+        region: call the model inside a region of :class:`autocast`, as ``"stock autocast"`` always is. Its outputs
+            then have the dtypes that eager autocast gives them; without a region they stay float32.
         beside: other ways to compile the same model for comparison: ``"stock autocast"`` (PyTorch's own
             ``torch.autocast("xpu")`` with Inductor, in the options' dtype) and ``"float32"``.
         part: the GPU to generate code for, see :func:`simulated_xpu`.
@@ -61,7 +66,11 @@ def xpu_kernels(
     with simulated_xpu(part, mode="inspect"):
         xpu_model = copy_to_xpu(model)
         inputs = pytree.tree_map_only(torch.Tensor, lambda t: t.to("xpu"), (args, dict(kwargs or {})))
-        reports = [_report(way, xpu_model, inputs, options, parsed.dtype, train) for way in ("xpu_amp", *beside)]
+        ours = autocast("xpu", parsed.dtype, policy=parsed.policy) if region else contextlib.nullcontext()
+        reports = [_report("xpu_amp", xpu_model, inputs, train, ours, backend="xpu_amp", options=options)]
+        for way in beside:
+            around = stock_autocast(parsed.dtype) if way == "stock autocast" else contextlib.nullcontext()
+            reports.append(_report(way, xpu_model, inputs, train, around))
     reports[0].beside = {report.way: report for report in reports[1:]}
     return reports[0]
 
@@ -81,17 +90,15 @@ def _report(
     way: str,
     model: torch.nn.Module,
     inputs: tuple[tuple[Any, ...], dict[str, Any]],
-    options: Mapping[str, Any] | None,
-    dtype: torch.dtype,
     train: bool,
+    region: AbstractContextManager[None],
+    **compile_options: Any,
 ) -> KernelReport:
-    """Compile a model one way, call it once, and return what was generated."""
+    """Compile a model one way, call it once in a region, and return what was generated."""
     from xpu_amp_dynamo.simulator.record_launches import record_launches
 
     torch._dynamo.reset()
-    backend = {"backend": "xpu_amp", "options": options} if way == "xpu_amp" else {}
-    compiled = torch.compile(model, **backend)  # type: ignore[call-overload]
-    region = stock_autocast(dtype) if way == "stock autocast" else contextlib.nullcontext()
+    compiled = torch.compile(model, **compile_options)
     report = KernelReport(way)
     with record_launches(report), torch.set_grad_enabled(train):
         with region:
