@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from xpu_amp_dynamo.lowering.group_casts import group_casts
+from xpu_amp_dynamo.lowering.optimiser.group_casts import group_casts
 
 convert = torch.ops.prims.convert_element_type
 BFLOAT16, FLOAT32 = torch.bfloat16, torch.float32
@@ -144,7 +144,7 @@ def test_values_do_not_change(train, simulated_xpu):
         copied = copy.deepcopy(model)
         with pytest.MonkeyPatch.context() as patch, torch.set_grad_enabled(train):
             if way == "apart":
-                patch.setattr("xpu_amp_dynamo.lowering.group_casts.group_casts", lambda graph: False)
+                patch.setattr("xpu_amp_dynamo.lowering.optimiser.group_casts.group_casts", lambda graph: False)
             output = torch.compile(copied, backend="xpu_amp")(x)
             if train:
                 output.square().sum().backward()

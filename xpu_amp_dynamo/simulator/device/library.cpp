@@ -7,6 +7,7 @@
 #include "fallback.h"
 #include "host_views.h"
 #include "memory.h"
+#include "products.h"
 #include "recurrent.h"
 #include "runtime.h"
 
@@ -90,6 +91,7 @@ static void register_device() {
   aten.impl("_scaled_dot_product_fused_attention_overrideable", fused_attention);
   aten.impl("_scaled_dot_product_fused_attention_overrideable_backward", fused_attention_backward);
 
+  register_products(aten);
   aten.impl("_thnn_fused_lstm_cell", lstm_cell);
   aten.impl("_thnn_fused_lstm_cell_backward_impl", lstm_cell_backward);
   aten.impl("_thnn_fused_gru_cell", gru_cell);

@@ -1,4 +1,4 @@
-"""Groups casts that nothing can absorb into one kernel. Works on ATen graphs, forward and backward.
+"""Groups casts that nothing can absorb into one kernel.
 
 A parameter in front of a matrix product or a convolution is cast by a kernel of its own, since these are library
 calls that fuse nothing; so is a weight's gradient behind one. Inductor turns an op over lists into one kernel:
@@ -20,23 +20,11 @@ from collections import defaultdict
 import torch
 from torch import fx
 
-aten, prims = torch.ops.aten, torch.ops.prims
-CAST = prims.convert_element_type.default
-# Calls of libraries, which fuse neither what comes before them nor what comes after.
-LIBRARY_CALLS = frozenset(
-    (
-        aten.mm.default,
-        aten.addmm.default,
-        aten.bmm.default,
-        aten.baddbmm.default,
-        aten.convolution.default,
-        aten.convolution_backward.default,
-        aten._scaled_dot_product_fused_attention_overrideable.default,
-        aten._scaled_dot_product_fused_attention_overrideable_backward.default,
-    )
-)
-VIEWS = frozenset((aten.permute.default, aten.view.default, aten.t.default, aten.transpose.int, aten.expand.default))
-GPU_DEVICE_TYPES = ("xpu", "cuda")
+from xpu_amp_dynamo.lowering.optimiser.edit import casts_in, first_computation, source_of
+from xpu_amp_dynamo.lowering.optimiser.library_calls import feeds_only_library_calls, result_used_once
+from xpu_amp_dynamo.lowering.optimiser.ops import GPU_DEVICE_TYPES
+
+aten = torch.ops.aten
 
 
 def group_casts(graph: fx.Graph) -> bool:
@@ -46,51 +34,23 @@ def group_casts(graph: fx.Graph) -> bool:
         graph: an ATen graph as AOTAutograd hands it to Inductor, with ``val`` in its nodes' meta. Edited in place.
     """
     groups: dict[tuple[str, torch.dtype, torch.device], list[fx.Node]] = defaultdict(list)
-    for node in graph.find_nodes(op="call_function", target=CAST):
+    for node in casts_in(graph):
         value = node.meta["val"]
         kind = _kind_of(node) if value.device.type in GPU_DEVICE_TYPES else None
         if kind is not None:
             groups[kind, value.dtype, value.device].append(node)
     grouped = {key: casts for key, casts in groups.items() if len(casts) > 1}
     for (kind, _, _), casts in grouped.items():
-        _group(graph, casts, _first_computation(graph) if kind == "input" else casts[-1])
+        _group(graph, casts, first_computation(graph) if kind == "input" else casts[-1])
     return bool(grouped)
 
 
 def _kind_of(cast: fx.Node) -> str | None:
     """Return ``"input"`` or ``"result"`` for a cast that would be a kernel of its own, else None."""
-    source = cast.args[0]
-    assert isinstance(source, fx.Node)
-    if source.op == "placeholder":
-        return "input" if _feeds_only_library_calls(cast) else None
+    if source_of(cast).op == "placeholder":
+        return "input" if feeds_only_library_calls(cast) else None
     only_returned = all(user.op == "output" for user in cast.users)
-    return "result" if only_returned and _only_use_of_library_result(source) else None
-
-
-def _only_use_of_library_result(node: fx.Node) -> bool:
-    """Tell whether a value is a library call's result, or a view of one, that nothing else uses."""
-    if len(node.users) > 1:
-        return False
-    if node.target in VIEWS:
-        assert isinstance(node.args[0], fx.Node)
-        return _only_use_of_library_result(node.args[0])
-    picked = node.args[0] if node.target is operator.getitem else node
-    return isinstance(picked, fx.Node) and picked.target in LIBRARY_CALLS
-
-
-def _feeds_only_library_calls(node: fx.Node) -> bool:
-    """Tell whether every use of a value, through views, is a library call or the graph's output."""
-    return all(
-        user.op == "output"
-        or user.target in LIBRARY_CALLS
-        or (user.target in VIEWS and _feeds_only_library_calls(user))
-        for user in node.users
-    )
-
-
-def _first_computation(graph: fx.Graph) -> fx.Node:
-    """Return the first node behind the inputs."""
-    return next(node for node in graph.nodes if node.op not in ("placeholder", "get_attr"))
+    return "result" if only_returned and result_used_once(source_of(cast)) else None
 
 
 def _group(graph: fx.Graph, casts: list[fx.Node], place: fx.Node) -> None:
@@ -110,9 +70,8 @@ def _group(graph: fx.Graph, casts: list[fx.Node], place: fx.Node) -> None:
 def _empty_like(graph: fx.Graph, cast: fx.Node) -> fx.Node:
     """Add a tensor of the cast's size and dtype; nothing reads it, so that no memory is made for it."""
     value = cast.meta["val"]
-    source = cast.args[0]
     empty = graph.call_function(
-        aten.empty_like.default, (source,), {"dtype": value.dtype, "device": value.device, "pin_memory": False}
+        aten.empty_like.default, (source_of(cast),), {"dtype": value.dtype, "device": value.device, "pin_memory": False}
     )
     empty.meta["val"] = value
     return empty

@@ -1,0 +1,65 @@
+"""The ATen ops that the cast optimiser knows."""
+
+import torch
+
+aten = torch.ops.aten
+CAST = torch.ops.prims.convert_element_type.default
+
+# Ops that give their first argument's memory another shape.
+VIEWS = frozenset(
+    (
+        aten.alias.default,
+        aten.expand.default,
+        aten.permute.default,
+        aten.select.int,
+        aten.slice.Tensor,
+        aten.squeeze.default,
+        aten.squeeze.dim,
+        aten.squeeze.dims,
+        aten.t.default,
+        aten.transpose.int,
+        aten.unsqueeze.default,
+        aten.view.default,
+    )
+)
+# The same, for ops that return several tensors.
+SPLITS = frozenset(
+    (
+        aten.chunk.default,
+        aten.split.Tensor,
+        aten.split_with_sizes.default,
+        aten.unbind.int,
+    )
+)
+# Ops that give their first argument's values another place, in memory of their own.
+COPIES = frozenset(
+    (
+        aten._unsafe_index.Tensor,
+        aten._unsafe_view.default,
+        aten.clone.default,
+        aten.flip.default,
+        aten.gather.default,
+        aten.index.Tensor,
+        aten.index_select.default,
+        aten.repeat.default,
+        aten.reshape.default,
+    )
+)
+LAYOUT_OPS = VIEWS | COPIES
+CONCATENATION = aten.cat.default
+
+# Calls of libraries, which fuse neither what comes before them nor what comes after.
+PRODUCTS = frozenset((aten.mm.default, aten.bmm.default))
+LIBRARY_CALLS = PRODUCTS | frozenset(
+    (
+        aten.addmm.default,
+        aten.baddbmm.default,
+        aten.convolution.default,
+        aten.convolution_backward.default,
+        aten.mm.dtype,
+        aten.bmm.dtype,
+        aten._scaled_dot_product_fused_attention_overrideable.default,
+        aten._scaled_dot_product_fused_attention_overrideable_backward.default,
+    )
+)
+GPU_DEVICE_TYPES = ("xpu", "cuda")

@@ -1,0 +1,22 @@
+"""The passes of the cast optimiser in order, and the two moments of Inductor at which they run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import fx
+
+from xpu_amp_dynamo.lowering.optimiser.fold_casts import fold_casts
+from xpu_amp_dynamo.lowering.optimiser.group_casts import group_casts
+from xpu_amp_dynamo.lowering.optimiser.narrow_concatenations import narrow_concatenations
+from xpu_amp_dynamo.lowering.optimiser.place_casts import place_casts
+from xpu_amp_dynamo.lowering.optimiser.widen_products import widen_products
+
+Pass = Callable[[fx.Graph], bool]
+
+# On the joint graph, so that the split into forward and backward weighs what is saved in the dtype that it has then.
+# Concatenations come first: they leave casts of their members, which the next two fold and share.
+JOINT_PASSES: tuple[Pass, ...] = (narrow_concatenations, fold_casts, place_casts)
+# On each graph that is compiled. Products come first: they leave fewer casts to group.
+EXACT_PASSES: tuple[Pass, ...] = (group_casts,)
+FAST_PASSES: tuple[Pass, ...] = (widen_products, group_casts)
