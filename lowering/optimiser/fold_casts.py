@@ -55,7 +55,7 @@ def came_from(node: fx.Node, dtype: torch.dtype | None) -> bool:
 
 def _is_empty(node: fx.Node) -> bool:
     """Tell whether a node surely has no elements, as caches have before the first token."""
-    return any(isinstance(size, int) and size == 0 for size in node.meta["val"].shape)
+    return dtype_of(node) is not None and any(size == 0 for size in node.meta["val"].shape if isinstance(size, int))
 
 
 def narrow_source(node: fx.Node, dtype: torch.dtype) -> fx.Node | None:

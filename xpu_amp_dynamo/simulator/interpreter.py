@@ -20,6 +20,15 @@ from torch.utils import _pytree as pytree
 
 from xpu_amp_dynamo.simulator.libdevice import simulate_libdevice
 
+_TORCH_DTYPES = {
+    "fp64": torch.float64,
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "fp8e4nv": torch.float8_e4m3fn,
+    "fp8e5": torch.float8_e5m2,
+}
+
 
 def simulate_triton(stack: contextlib.ExitStack) -> None:
     """Run Triton kernels on the host, until ``stack`` closes."""
@@ -28,7 +37,18 @@ def simulate_triton(stack: contextlib.ExitStack) -> None:
     stack.enter_context(mock.patch.dict("os.environ", {"TRITON_INTERPRET": "1"}))
     stack.enter_context(mock.patch.object(JITFunction, "__call__", _call_device_function))
     stack.enter_context(mock.patch.object(CachingAutotuner, "run", _on_host(CachingAutotuner.run)))
+    stack.enter_context(mock.patch("triton.runtime.interpreter._convert_float", _convert_float))
     simulate_libdevice(stack)
+
+
+def _convert_float(data: np.ndarray, source: Any, target: Any, rounding_mode: object) -> np.ndarray:
+    """Convert numbers between dtypes of Triton, rounding to the nearest as GPUs do: the interpreter truncates.
+
+    Takes and returns numbers as their bits, which is how the interpreter keeps bfloat16.
+    """
+    bits = torch.from_numpy(np.ascontiguousarray(data)).view(_TORCH_DTYPES[str(source)])
+    converted = bits.to(_TORCH_DTYPES[str(target)])
+    return converted.view(getattr(torch, f"int{8 * converted.element_size()}")).numpy()
 
 
 def _on_host(run: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,0 +1,47 @@
+"""Concatenations in the lower dtype that all their uses cast to."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from expecttest import assert_expected_inline
+
+from tests.lowering.optimiser.aten_graphs import BFLOAT16, FLOAT16, FLOAT32, convert, graph_of, text_of
+from xpu_amp_dynamo.lowering.optimiser.narrow_concatenations import narrow_concatenations
+
+
+def test_a_promoted_concatenation_that_is_cast_down_again():
+    def program(x, y):
+        joined = torch.cat([convert(x, FLOAT32), y.exp()], 1)
+        return convert(joined, BFLOAT16), convert(joined.t(), BFLOAT16).relu()
+
+    gm = graph_of(program, (3, 4), (3, 5), dtypes=[BFLOAT16, FLOAT32])
+    assert narrow_concatenations(gm.graph)
+    assert_expected_inline(
+        text_of(gm),
+        """\
+exp = aten.exp(y_1)
+convert_default = prims.convert(exp, bfloat16)
+cat_default = aten.cat([x_1, convert_default], 1)
+t_default = aten.t(cat_default)
+relu = aten.relu(t_default)
+return (cat_default, relu)""",
+    )
+    assert not narrow_concatenations(gm.graph)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        lambda x, y: torch.cat([convert(x, FLOAT32), y]),
+        lambda x, y: ((joined := torch.cat([convert(x, FLOAT32), y])) + 1, convert(joined, BFLOAT16)),
+        lambda x, y: (convert(joined := torch.cat([convert(x, FLOAT32), y]), BFLOAT16), convert(joined, FLOAT16)),
+        lambda x, y: (convert(joined := torch.cat([convert(x, FLOAT32), y]), BFLOAT16), joined.t() + 1),
+        lambda x, y: convert(torch.cat([convert(x, torch.float64), y.double()]), BFLOAT16),
+    ],
+)
+def test_concatenations_with_a_wide_use_stay(program):
+    gm = graph_of(program, (3, 4), (3, 4), dtypes=[BFLOAT16, FLOAT32])
+    before = text_of(gm)
+    assert not narrow_concatenations(gm.graph)
+    assert text_of(gm) == before

@@ -1,0 +1,80 @@
+"""Products that read a lower dtype and write float32."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from expecttest import assert_expected_inline
+
+from tests.lowering.optimiser.aten_graphs import BFLOAT16, FLOAT16, FLOAT32, convert, graph_of, text_of
+from xpu_amp_dynamo.lowering.optimiser.widen_products import widen_products
+
+
+def test_results():
+    def gradients(x, w, y):
+        return convert((x.t() @ w).t(), FLOAT32), convert(torch.bmm(x[None], w.t()[None]), FLOAT32)[0] @ y
+
+    gm = graph_of(gradients, (3, 4), (3, 4), (3, 3), dtypes=[BFLOAT16, BFLOAT16, FLOAT32], device="xpu")
+    assert widen_products(gm.graph)
+    assert_expected_inline(text_of(gm), """\
+t = aten.t(x_1)
+mm_dtype = aten.mm.dtype(t, w_1, float32)
+t_default = aten.t(mm_dtype)
+unsqueeze = aten.unsqueeze(x_1, 0)
+t_2 = aten.t(w_1)
+unsqueeze_1 = aten.unsqueeze(t_2, 0)
+bmm_dtype = aten.bmm.dtype(unsqueeze, unsqueeze_1, float32)
+select = aten.select.int(bmm_dtype, 0, 0)
+mm_1 = aten.mm(select, y_1)
+return (t_default, mm_1)""")
+    assert not widen_products(gm.graph)
+
+
+def test_operands():
+    def attention(q, k):
+        return torch.bmm(convert(q, FLOAT32), convert(k, FLOAT32).transpose(1, 2)).exp()
+
+    gm = graph_of(attention, (2, 3, 4), (2, 3, 4), dtypes=[FLOAT16] * 2, device="xpu")
+    assert widen_products(gm.graph)
+    assert_expected_inline(
+        text_of(gm),
+        """\
+transpose_int = aten.transpose.int(k_1, 1, 2)
+bmm_dtype = aten.bmm.dtype(q_1, transpose_int, float32)
+exp = aten.exp(bmm_dtype)
+return exp""",
+    )
+    assert not widen_products(gm.graph)
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "program"),
+    [
+        ("cpu", BFLOAT16, lambda x: convert(x @ x, FLOAT32)),
+        ("xpu", BFLOAT16, lambda x: convert(x @ x, FLOAT32).exp()),
+        ("xpu", BFLOAT16, lambda x: ((y := x @ x), convert(y, FLOAT32))),
+        ("xpu", BFLOAT16, lambda x: convert((x @ x).exp(), FLOAT32)),
+        ("xpu", FLOAT32, lambda x: convert(x @ x, BFLOAT16)),
+        ("xpu", FLOAT32, lambda x: convert(convert(x, BFLOAT16), FLOAT32) @ x),
+        ("xpu", BFLOAT16, lambda x: convert(x, FLOAT32) @ convert(convert(x, FLOAT16), FLOAT32)),
+        ("cpu", BFLOAT16, lambda x: convert(x, FLOAT32) @ convert(x, FLOAT32)),
+    ],
+)
+def test_products_that_gain_nothing_stay(device, dtype, program):
+    gm = graph_of(program, (3, 3), dtypes=[dtype], device=device)
+    before = text_of(gm)
+    assert not widen_products(gm.graph)
+    assert text_of(gm) == before
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fast", FLOAT32), ("exact", BFLOAT16)])
+def test_a_result_keeps_the_bits_of_float32_unless_exact(precision, dtype, simulated_xpu):
+    x, w = torch.randn(2, 64, 64, device="xpu")
+
+    options = {"precision": precision}
+    result = torch.compile(torch.mm, backend="xpu_amp", options=options)(x, w)
+    rounded = result.bfloat16().float()
+    assert result.dtype is FLOAT32
+    assert torch.equal(result, rounded) == (dtype is BFLOAT16)
+    reference = x.bfloat16().double() @ w.bfloat16().double()
+    assert (result - reference).abs().max() < (1e-5 if dtype is FLOAT32 else 0.2)
