@@ -19,7 +19,13 @@ from torch._inductor.scheduler import BaseSchedulerNode, ForeachKernelSchedulerN
 
 from xpu_amp_dynamo.errors import InvalidOptionError
 from xpu_amp_dynamo.lowering import optimiser
-from xpu_amp_dynamo.lowering.optimiser.passes import EXACT_PASSES, FAST_PASSES, JOINT_PASSES, Pass
+from xpu_amp_dynamo.lowering.optimiser.passes import (
+    EXACT_JOINT_PASSES,
+    EXACT_PASSES,
+    FAST_JOINT_PASSES,
+    FAST_PASSES,
+    Pass,
+)
 
 JOINT_SETTING = "joint_custom_post_pass"
 POST_GRAD_SETTING = "post_grad_custom_post_pass"
@@ -93,7 +99,8 @@ def inductor_compiler(mode: str | None, patches: Mapping[str, Any], precision: s
     if settings.get(SCHEDULER_SETTING, getattr(torch._inductor.config, SCHEDULER_SETTING)) is None:
         # Inductor takes one pass there; a user's own is worth more than fewer kernels.
         settings |= {SCHEDULER_SETTING: BlocksByCast(), MIXED_SIZES_SETTING: 2}
-    for name, passes in ((JOINT_SETTING, JOINT_PASSES), (POST_GRAD_SETTING, EXACT_PASSES if exact else FAST_PASSES)):
+    joint, post_grad = (EXACT_JOINT_PASSES, EXACT_PASSES) if exact else (FAST_JOINT_PASSES, FAST_PASSES)
+    for name, passes in ((JOINT_SETTING, joint), (POST_GRAD_SETTING, post_grad)):
         settings[name] = [*_passes_of_the_user(name, patches), CastPasses(passes)]
     return torch._TorchCompileInductorWrapper(mode, settings, None)
 

@@ -9,9 +9,19 @@ from typing import Any
 import torch
 from torch import fx
 from torch._guards import detect_fake_mode
+from torch._prims_common import is_contiguous_or_false
 
 from xpu_amp_dynamo.lowering.fake_run import run_node
-from xpu_amp_dynamo.lowering.optimiser.ops import CAST, CONCATENATION, LAYOUT_OPS, SPLITS, VIEWS
+from xpu_amp_dynamo.lowering.optimiser.ops import (
+    CAST,
+    CONCATENATION,
+    GPU_DEVICE_TYPES,
+    LAYOUT_OPS,
+    RESHAPES,
+    SPLITS,
+    VIEWS,
+    aten,
+)
 
 
 def casts_in(graph: fx.Graph) -> list[fx.Node]:
@@ -34,16 +44,28 @@ def dtype_of(node: fx.Node) -> torch.dtype | None:
 
 def is_layout_op(node: fx.Node) -> bool:
     """Tell whether a node holds elements of its first argument, all or some, unchanged."""
-    return node.target in LAYOUT_OPS or _is_split(node)
+    return node.target in LAYOUT_OPS or _is_split(node) or _multiplies_by_one(node)
 
 
 def is_view(node: fx.Node) -> bool:
     """Tell whether a node shows memory of its first argument."""
+    if node.target in RESHAPES:
+        return is_contiguous_or_false(source_of(node).meta["val"])
     return node.target in VIEWS or _is_split(node)
 
 
 def _is_split(node: fx.Node) -> bool:
     return node.target in SPLITS or (node.target is operator.getitem and source_of(node).target in SPLITS)
+
+
+def _multiplies_by_one(node: fx.Node) -> bool:
+    """Tell whether a node scales by one, as attention that was given that scale does."""
+    return node.target == aten.mul.Scalar and node.args[1] == 1
+
+
+def on_gpu(node: fx.Node) -> bool:
+    """Tell whether a node's tensor is on a GPU."""
+    return node.meta["val"].device.type in GPU_DEVICE_TYPES
 
 
 def members_of(concatenation: fx.Node) -> list[fx.Node]:
@@ -87,6 +109,8 @@ class Rebuilder:
     def _repeat(self, node: fx.Node, dtype: torch.dtype) -> fx.Node:
         assert callable(node.target)
         first: Any
+        if _multiplies_by_one(node):
+            return self.in_dtype(source_of(node), dtype)
         if node.target == CONCATENATION:
             first = [self.in_dtype(member, dtype) for member in members_of(node)]
         else:

@@ -21,7 +21,7 @@ import torch
 from torch import fx
 
 from xpu_amp_dynamo.lowering.optimiser.edit import casts_in, first_computation, source_of
-from xpu_amp_dynamo.lowering.optimiser.library_calls import feeds_only_library_calls, result_used_once
+from xpu_amp_dynamo.lowering.optimiser.library_calls import feeds_only_library_calls, stands_alone
 from xpu_amp_dynamo.lowering.optimiser.ops import GPU_DEVICE_TYPES
 
 aten = torch.ops.aten
@@ -50,7 +50,7 @@ def _kind_of(cast: fx.Node) -> str | None:
     if source_of(cast).op == "placeholder":
         return "input" if feeds_only_library_calls(cast) else None
     only_returned = all(user.op == "output" for user in cast.users)
-    return "result" if only_returned and result_used_once(source_of(cast)) else None
+    return "result" if only_returned and stands_alone(cast) else None
 
 
 def _group(graph: fx.Graph, casts: list[fx.Node], place: fx.Node) -> None:

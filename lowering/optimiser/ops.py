@@ -31,27 +31,28 @@ SPLITS = frozenset(
         aten.unbind.int,
     )
 )
+# The same where the argument is contiguous, else copies.
+RESHAPES = frozenset((aten._unsafe_view.default, aten.reshape.default))
 # Ops that give their first argument's values another place, in memory of their own.
 COPIES = frozenset(
     (
         aten._unsafe_index.Tensor,
-        aten._unsafe_view.default,
         aten.clone.default,
         aten.flip.default,
         aten.gather.default,
         aten.index.Tensor,
         aten.index_select.default,
         aten.repeat.default,
-        aten.reshape.default,
     )
 )
-LAYOUT_OPS = VIEWS | COPIES
+LAYOUT_OPS = VIEWS | RESHAPES | COPIES
 CONCATENATION = aten.cat.default
 
 # Calls of libraries, which fuse neither what comes before them nor what comes after.
-PRODUCTS = frozenset((aten.mm.default, aten.bmm.default))
-LIBRARY_CALLS = PRODUCTS | frozenset(
+LIBRARY_CALLS = frozenset(
     (
+        aten.mm.default,
+        aten.bmm.default,
         aten.addmm.default,
         aten.baddbmm.default,
         aten.convolution.default,
@@ -63,3 +64,5 @@ LIBRARY_CALLS = PRODUCTS | frozenset(
     )
 )
 GPU_DEVICE_TYPES = ("xpu", "cuda")
+# Products, and the form of each that reads a lower dtype and writes float32.
+WIDENING = {aten.mm.default: aten.mm.dtype, aten.bmm.default: aten.bmm.dtype}

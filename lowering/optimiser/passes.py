@@ -9,14 +9,17 @@ from torch import fx
 from xpu_amp_dynamo.lowering.optimiser.fold_casts import fold_casts
 from xpu_amp_dynamo.lowering.optimiser.group_casts import group_casts
 from xpu_amp_dynamo.lowering.optimiser.narrow_concatenations import narrow_concatenations
+from xpu_amp_dynamo.lowering.optimiser.narrow_operands import narrow_operands
 from xpu_amp_dynamo.lowering.optimiser.place_casts import place_casts
-from xpu_amp_dynamo.lowering.optimiser.widen_products import widen_products
+from xpu_amp_dynamo.lowering.optimiser.widen_results import widen_results
 
 Pass = Callable[[fx.Graph], bool]
 
 # On the joint graph, so that the split into forward and backward weighs what is saved in the dtype that it has then.
-# Concatenations come first: they leave casts of their members, which the next two fold and share.
-JOINT_PASSES: tuple[Pass, ...] = (narrow_concatenations, fold_casts, place_casts)
+# Concatenations come first: they leave casts of their members, which the next two fold and share. Products come last:
+# what was folded is widened from fewer values.
+EXACT_JOINT_PASSES: tuple[Pass, ...] = (narrow_concatenations, fold_casts, place_casts)
+FAST_JOINT_PASSES: tuple[Pass, ...] = (*EXACT_JOINT_PASSES, narrow_operands)
 # On each graph that is compiled. Products come first: they leave fewer casts to group.
 EXACT_PASSES: tuple[Pass, ...] = (group_casts,)
-FAST_PASSES: tuple[Pass, ...] = (widen_products, group_casts)
+FAST_PASSES: tuple[Pass, ...] = (widen_results, group_casts)

@@ -30,7 +30,7 @@ class KernelLaunch:
         bytes_written: bytes that it writes, by Inductor's account.
         input_dtypes: dtypes of the buffers that it reads.
         output_dtypes: dtypes of the buffers that it writes.
-        only_casts: whether it does nothing but convert dtypes.
+        only_casts: whether it does nothing but convert floating-point numbers from one dtype to another.
     """
 
     graph: str
@@ -73,7 +73,7 @@ class KernelReport:
 
     @property
     def cast_launches(self) -> int:
-        """Launches that do nothing but convert dtypes."""
+        """Launches that do nothing but convert floating-point numbers from one dtype to another."""
         return sum(launch.only_casts for launch in self.launches)
 
     @property

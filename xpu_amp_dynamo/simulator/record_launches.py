@@ -70,6 +70,9 @@ def _launches(wrapper: PythonWrapperCodegen, walk: Walk, graph: str) -> Iterator
 
 def _launch(node: BaseSchedulerNode, graph: str, name: str, is_triton: bool, part: tuple[int, int]) -> KernelLaunch:
     """Describe one launch of a node, given its position among how many; they share the node's bytes equally."""
+    input_dtypes = _dtypes(dependency.name for dependency in node.read_writes.reads)
+    output_dtypes = _dtypes(name for buffer in node.get_outputs() for name in _tensors_of(buffer.get_name()))
+    floating = all(dtype.is_floating_point for dtype in (*input_dtypes, *output_dtypes))
     return KernelLaunch(
         graph=graph,
         name=name,
@@ -78,9 +81,9 @@ def _launch(node: BaseSchedulerNode, graph: str, name: str, is_triton: bool, par
         sources=tuple(dict.fromkeys(_source_lines(node))),
         bytes_read=_part_of(node.get_read_buffer_sizes(), *part),
         bytes_written=_part_of(node.get_write_buffer_sizes(), *part),
-        input_dtypes=_dtypes(dependency.name for dependency in node.read_writes.reads),
-        output_dtypes=_dtypes(name for buffer in node.get_outputs() for name in _tensors_of(buffer.get_name())),
-        only_casts=is_triton and _only_casts(node),
+        input_dtypes=input_dtypes,
+        output_dtypes=output_dtypes,
+        only_casts=is_triton and floating and _only_casts(node),
     )
 
 

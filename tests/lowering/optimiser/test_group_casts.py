@@ -71,7 +71,8 @@ return (getitem, t_1, getitem_1)""",
         lambda x, w, v: ((a := convert(x, BFLOAT16)) @ (b := convert(w, BFLOAT16)) + a, b + 1),
         lambda x, w, v: convert(x.relu(), BFLOAT16) @ convert(w.relu(), BFLOAT16),
         lambda x, w, v: (convert(x @ w, BFLOAT16).relu(), convert(w @ w, BFLOAT16).relu()),
-        lambda x, w, v: ((y := x @ w) + 1, convert(y, BFLOAT16)),
+        lambda x, w, v: ((y := x @ w) + 1, convert(y, BFLOAT16), (z := w @ v) * 2, convert(z.t(), BFLOAT16)),
+        lambda x, w, v: (convert(x.relu(), BFLOAT16), convert(w.relu(), BFLOAT16)),
     ],
 )
 def test_casts_that_fuse_or_stand_alone_stay(function):
@@ -134,3 +135,26 @@ def test_passes_of_the_user_run_too(simulated_xpu):
     with torch._inductor.config.patch(post_grad_custom_post_pass=lambda graph: seen.append("kept")):
         torch.compile(lambda x: x @ x, backend="xpu_amp")(torch.randn(4, 4, device="xpu"))
     assert seen[1:] == ["kept"]
+
+
+def test_results_that_only_kernels_of_other_sizes_read():
+    def program(x, w):
+        keys, values = x @ w, w @ x
+        repeated = convert(keys, FLOAT32).unsqueeze(0).expand(2, 3, 3).clone() + 1
+        return convert(keys, FLOAT32), convert(values, FLOAT32), values @ keys, repeated
+
+    gm = graph_of(program, (3, 3), (3, 3), dtypes=[BFLOAT16] * 2, device="xpu")
+    assert group_casts(gm.graph)
+    (copied,) = gm.graph.find_nodes(op="call_function", target=torch.ops.aten._foreach_copy.default)
+    assert [str(source.target) for source in copied.args[1]] == ["aten.mm.default"] * 2
+
+
+def test_biases_and_one_dimensional_convolutions_stay():
+    def images(x, w, b, v, c):
+        y = torch.conv2d(convert(x, BFLOAT16), convert(w, BFLOAT16), convert(b, BFLOAT16))
+        return torch.conv1d(y.flatten(2), convert(v, BFLOAT16), convert(c, BFLOAT16))
+
+    gm = graph_of(images, (1, 3, 4, 4), (5, 3, 1, 1), (5,), (2, 5, 1), (2,), device="xpu")
+    assert group_casts(gm.graph)
+    (copied,) = gm.graph.find_nodes(op="call_function", target=torch.ops.aten._foreach_copy.default)
+    assert [source.name for source in copied.args[1]] == ["x_1", "w_1"]
