@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 
 from xpu_amp_dynamo.runtime.autocast_cache_lifetime import token_of_autocast_cache
+from xpu_amp_dynamo.runtime.weight_store import WEIGHTS
 
 _Key = tuple[int, torch.dtype, bool]
 
@@ -37,7 +38,11 @@ class CastCache:
         return len(self._entries)
 
     def cast(self, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """Return ``tensor`` in ``dtype``, from the cache where it may be kept there."""
+        """Return ``tensor`` in ``dtype``, from the cache or the store of compiled code where it is kept there."""
+        if not (tensor.requires_grad and torch.is_grad_enabled()) and len(WEIGHTS):
+            kept = WEIGHTS.find(tensor, dtype)
+            if kept is not None:
+                return kept
         if not tensor.requires_grad or not tensor.is_leaf or not _may_cache_now():
             return tensor.to(dtype)
         key = (id(tensor), dtype, torch.is_grad_enabled())

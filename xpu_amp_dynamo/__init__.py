@@ -11,5 +11,7 @@ from xpu_amp_dynamo.runtime.autocast import autocast as autocast
 from xpu_amp_dynamo.runtime.installation import install as install
 from xpu_amp_dynamo.runtime.installation import installed_policy as installed_policy
 from xpu_amp_dynamo.runtime.installation import uninstall as uninstall
+from xpu_amp_dynamo.runtime.weight_store import cached_weight_bytes as cached_weight_bytes
+from xpu_amp_dynamo.runtime.weight_store import refresh_weights as refresh_weights
 from xpu_amp_dynamo.simulator.simulated_xpu import simulated_xpu as simulated_xpu
 from xpu_amp_dynamo.simulator.xpu_kernels import xpu_kernels as xpu_kernels

@@ -15,11 +15,13 @@ from xpu_amp_dynamo.devices import AUTOCAST_KEYS
 from xpu_amp_dynamo.errors import InvalidOptionError
 from xpu_amp_dynamo.inductor import inductor_compiler
 from xpu_amp_dynamo.lowering.autocast_state import AutocastState
+from xpu_amp_dynamo.lowering.lift_weight_casts import LiftedCast, lift_weight_casts
 from xpu_amp_dynamo.lowering.pipeline import lower_graph
 from xpu_amp_dynamo.lowering.report import LoweringReport
 from xpu_amp_dynamo.lowering.values import value_of
 from xpu_amp_dynamo.options import BackendOptions
 from xpu_amp_dynamo.reports import publish_report
+from xpu_amp_dynamo.runtime.weight_store import WEIGHTS, CachedCasts
 
 CompiledFunction = Callable[..., Any]
 
@@ -52,9 +54,12 @@ def xpu_amp(
     parsed = BackendOptions.parse(options)
     compile_inner = _inner_backend(parsed, mode)
     publish_report(_lower(gm, example_inputs, parsed))
+    cached = parsed.weights == "cached" and not _has_backward(example_inputs)
+    gm, lifted = lift_weight_casts(gm, example_inputs) if cached else (gm, [])
+    added = [value_of(node) for node in list(gm.graph.find_nodes(op="placeholder"))[len(example_inputs) :]]
     with torch._C._DisableAutocast():
-        compiled = compile_inner(gm, example_inputs)
-    return _without_autocast(compiled)
+        compiled = compile_inner(gm, [*example_inputs, *added])
+    return _without_autocast(_with_cached_weights(compiled, lifted) if lifted else compiled)
 
 
 def lower(gm: fx.GraphModule, example_inputs: Sequence[Any], **options: Any) -> fx.GraphModule:
@@ -86,7 +91,7 @@ def _lower(gm: fx.GraphModule, example_inputs: Sequence[Any], options: BackendOp
     """Lower a graph under the state around this call, else under the options."""
     device_type = options.device_type or _device_type(gm, example_inputs)
     state = _initial_state(device_type, options)
-    if state.enabled and state.dtype is torch.float16 and torch.is_grad_enabled() and _needs_gradient(example_inputs):
+    if state.enabled and state.dtype is torch.float16 and _has_backward(example_inputs):
         _warn_of_loss_scaling()
     return lower_graph(
         gm,
@@ -121,6 +126,17 @@ def _inner_backend(options: BackendOptions, mode: str | None) -> CompiledFunctio
     return lookup_backend(options.inner_backend)
 
 
+def _with_cached_weights(compiled: CompiledFunction, lifted: Sequence[LiftedCast]) -> CompiledFunction:
+    """Return the compiled function with the casts of weights handed over from the store."""
+    casts = CachedCasts(WEIGHTS, lifted)
+
+    @functools.wraps(compiled, assigned=("__name__", "__doc__"))
+    def run(*args: Any) -> Any:
+        return compiled(*args, *casts.of(args))
+
+    return run
+
+
 def _without_autocast(compiled: CompiledFunction) -> CompiledFunction:
     """Return the compiled function with autocast off while it runs, so that nothing is cast twice."""
 
@@ -132,8 +148,10 @@ def _without_autocast(compiled: CompiledFunction) -> CompiledFunction:
     return run
 
 
-def _needs_gradient(example_inputs: Sequence[Any]) -> bool:
-    return any(isinstance(value, torch.Tensor) and value.requires_grad for value in example_inputs)
+def _has_backward(example_inputs: Sequence[Any]) -> bool:
+    """Tell whether the graph will be differentiated."""
+    needed = any(isinstance(value, torch.Tensor) and value.requires_grad for value in example_inputs)
+    return needed and torch.is_grad_enabled()
 
 
 @functools.cache

@@ -16,6 +16,8 @@ from xpu_amp_dynamo.errors import InvalidOptionError, UnsupportedDeviceError, Un
 from xpu_amp_dynamo.inductor import PRECISIONS, ROUNDING_SETTING, inductor_compiler
 from xpu_amp_dynamo.policy import Policy
 
+WEIGHT_MODES = ("recast", "cached")
+
 
 @dataclass(frozen=True)
 class BackendOptions:
@@ -30,7 +32,9 @@ class BackendOptions:
         inductor: patches of ``torch._inductor.config`` for this compilation.
         preserve_output_dtype: cast outputs to the dtypes that the code around the graph was compiled for.
         precision: ``"fast"`` lets Inductor keep more bits between the ops it fuses, ``"exact"`` rounds there as
-            eager code does. Library calls such as matrix products are the same in both.
+            eager code does.
+        weights: ``"recast"`` casts weights at every call, ``"cached"`` keeps their casts between calls of graphs
+            without a backward until a weight changes, see :func:`refresh_weights`.
 
     Raises:
         InvalidOptionError: a value is outside its legal set.
@@ -44,6 +48,7 @@ class BackendOptions:
     inductor: Mapping[str, Any] = field(default_factory=dict)
     preserve_output_dtype: bool = True
     precision: str = "fast"
+    weights: str = "recast"
 
     def __post_init__(self) -> None:
         if isinstance(self.policy, str):
@@ -56,6 +61,7 @@ class BackendOptions:
         legal = self.inner_backend in backends and self.inner_backend != "xpu_amp"
         _check("inner_backend", self.inner_backend, legal, f"a registered backend: {sorted(backends)}")
         _check("precision", self.precision, self.precision in PRECISIONS, f"one of {list(PRECISIONS)}")
+        _check("weights", self.weights, self.weights in WEIGHT_MODES, f"one of {list(WEIGHT_MODES)}")
         _check_inductor(self.inductor, self.inner_backend)
         if self.precision == "exact" and not self.inductor.get(ROUNDING_SETTING, True):
             raise InvalidOptionError(

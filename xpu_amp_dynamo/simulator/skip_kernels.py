@@ -14,6 +14,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from xpu_amp_dynamo.runtime import weight_store
+
 # Ops of the wrapper code that make or view memory, and so must happen.
 MEMORY_OPS = frozenset(("empty_strided", "as_strided", "empty", "view", "_reshape_alias", "alias", "detach", "slice"))
 
@@ -29,6 +31,12 @@ def skip_kernels(stack: contextlib.ExitStack) -> None:
 
     stack.enter_context(mock.patch.object(GraphLowering, "compile_to_module", compile_to_module))
     stack.enter_context(mock.patch.object(CachingAutotuner, "run", return_value=None))
+    stack.enter_context(mock.patch.object(weight_store, "cast_weight", _without_casting))
+
+
+def _without_casting(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return memory for the cast of a weight."""
+    return torch.empty_like(weight, dtype=dtype, requires_grad=False)
 
 
 def _without_kernels(call: Callable[[list[Any]], Any]) -> Callable[[list[Any]], Any]:

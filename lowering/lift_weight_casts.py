@@ -1,0 +1,100 @@
+"""Makes casts of weights inputs of the graph, so that its caller can keep their results from call to call.
+
+before:  forward(x, w):              y = linear(x.to(bfloat16), w.to(bfloat16))
+after:   forward(x, w, w_bfloat16):  y = linear(x.to(bfloat16), w_bfloat16)
+
+For graphs without a backward. Left alone: casts of anything but a plain parameter, and of parameters that the graph
+writes to. Values do not change as long as the caller hands over what the casts would give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import fx
+
+from xpu_amp_dynamo.lowering.casting import is_inserted_cast
+from xpu_amp_dynamo.lowering.node_kind import mutated_inputs
+from xpu_amp_dynamo.lowering.values import set_value, storage_of, tensors_in, value_of
+
+# What AOTAutograd looks for on Dynamo's graphs, torch 2.13.0.
+_SOURCE = "_dynamo_source"
+_STATIC_INPUT = "_dynamo_static_input_type"
+_KEPT_OF_MODULES = {"_param_name_to_source"}
+
+
+class LiftedCast(NamedTuple):
+    """A cast that became an input: of which input it is the cast, and to which dtype."""
+
+    position: int
+    dtype: torch.dtype
+
+
+def lift_weight_casts(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> tuple[fx.GraphModule, list[LiftedCast]]:
+    """Replace the casts of parameters in a lowered graph by inputs behind those that it has.
+
+    Args:
+        gm: a graph from Dynamo, lowered. It stays as it is, since Dynamo looks at its inputs again.
+        example_inputs: a value for each of its inputs; those of type ``torch.nn.Parameter`` are the weights.
+
+    Returns:
+        The graph with the further inputs, ``gm`` itself if there are none; and what to hand over for them, in order.
+    """
+    found = _casts_of_weights(gm, example_inputs)
+    if not found:
+        return gm, []
+    own, copies = _copy(gm)
+    last = _placeholders(own)[-1]
+    for casts in found.values():
+        last = _add_input(own, copies[casts[0]], last)
+        for cast in casts:
+            copies[cast].replace_all_uses_with(last)
+            own.graph.erase_node(copies[cast])
+    own.graph.lint()
+    own.recompile()
+    return own, list(found)
+
+
+def _casts_of_weights(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> dict[LiftedCast, list[fx.Node]]:
+    """Find the inserted casts of parameters that the graph does not write to."""
+    written = {storage_of(t) for node in gm.graph.nodes for n in mutated_inputs(node) for t in tensors_in(value_of(n))}
+    found: dict[LiftedCast, list[fx.Node]] = {}
+    for position, (weight, value) in enumerate(zip(_placeholders(gm), example_inputs, strict=True)):
+        if type(value) is torch.nn.Parameter and storage_of(value_of(weight)) not in written:
+            for cast in filter(is_inserted_cast, weight.users):
+                found.setdefault(LiftedCast(position, value_of(cast).dtype), []).append(cast)
+    return found
+
+
+def _copy(gm: fx.GraphModule) -> tuple[fx.GraphModule, dict[fx.Node, fx.Node]]:
+    """Copy a graph of Dynamo with all that AOTAutograd looks for on it; return the copies of its nodes too."""
+    graph, copies = fx.Graph(), {}
+    output = graph.graph_copy(gm.graph, copies)
+    graph.output(output)
+    own = fx.GraphModule(gm, graph)
+    own.meta = gm.meta
+    for name in _KEPT_OF_MODULES & vars(gm).keys():
+        setattr(own, name, getattr(gm, name))
+    for node in _placeholders(gm):
+        if hasattr(node, _SOURCE):
+            setattr(copies[node], _SOURCE, getattr(node, _SOURCE))
+    return own, copies
+
+
+def _placeholders(gm: fx.GraphModule) -> list[fx.Node]:
+    return list(gm.graph.find_nodes(op="placeholder"))
+
+
+def _add_input(gm: fx.GraphModule, cast: fx.Node, last: fx.Node) -> fx.Node:
+    """Add an input for the cast of a weight behind the last one."""
+    assert isinstance(cast.args[0], fx.Node)
+    dtype = str(value_of(cast).dtype).removeprefix("torch.")
+    with gm.graph.inserting_after(last):
+        added = gm.graph.placeholder(f"{cast.args[0].target}_{dtype}")
+    setattr(added, _SOURCE, None)
+    # CUDA graphs may rely on its address, as on those of weights: the store renews casts in place.
+    added.meta["tensor_dict"] = {_STATIC_INPUT: "unguarded"}
+    set_value(added, value_of(cast).detach())
+    return added

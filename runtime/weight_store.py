@@ -1,0 +1,188 @@
+"""The store of casted weights: each is cast once and kept until its parameter changes or dies."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import weakref
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+_State = tuple[int, int, torch.Size]
+
+
+@dataclass
+class _Entry:
+    weight: weakref.ref[torch.Tensor]
+    state: _State | None
+    cast: torch.Tensor
+
+
+class WeightStore:
+    """Casts of parameters, kept while identity, version counter, storage and size of the parameter stay the same.
+
+    A cast that went stale is made again in place where it can be, so that its address stays, as CUDA graphs want it.
+    Casts are freed with their parameters. Writes through ``.data`` do not show in the version counter: see
+    :func:`refresh_weights`. Optimizer steps, of which some do not show either, make casts stale too.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[tuple[int, torch.dtype], _Entry] = {}
+        self._lock = threading.RLock()
+        self._users: weakref.WeakSet[CachedCasts] = weakref.WeakSet()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def bytes_held(self) -> int:
+        """Bytes of all casts."""
+        return sum(entry.cast.nbytes for entry in list(self._entries.values()))
+
+    def cast(self, weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Return a weight in a dtype, cast now if the kept one is missing or stale."""
+        with self._lock:
+            entry = self._entries.get((id(weight), dtype))
+            if entry is None or entry.weight() is not weight:
+                entry = self._entries[id(weight), dtype] = self._new_entry(weight, dtype)
+            elif entry.state is None or entry.state != _state_of(weight):
+                _renew(entry, weight, dtype)
+            return entry.cast
+
+    def find(self, weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor | None:
+        """Return the kept cast of a weight if there is one and it is not stale."""
+        entry = self._entries.get((id(weight), dtype))
+        valid = (
+            entry is not None
+            and entry.weight() is weight
+            and entry.state is not None
+            and entry.state == _state_of(weight)
+        )
+        return entry.cast if entry is not None and valid else None
+
+    def make_stale(self, weights: Iterable[torch.Tensor]) -> None:
+        """Have the casts of these weights made again at their next use."""
+        stale = {id(weight) for weight in weights}
+        with self._lock:
+            for (identity, _), entry in self._entries.items():
+                if identity in stale:
+                    entry.state = None
+            self._forget_collected()
+
+    def add_user(self, user: CachedCasts) -> None:
+        """Tell a collection of casts, from now on, when it must collect them anew."""
+        self._users.add(user)
+
+    def _new_entry(self, weight: torch.Tensor, dtype: torch.dtype) -> _Entry:
+        _watch_optimizers()
+        key = (id(weight), dtype)
+        return _Entry(weakref.ref(weight, lambda _: self._drop(key)), _state_of(weight), cast_weight(weight, dtype))
+
+    def _drop(self, key: tuple[int, torch.dtype]) -> None:
+        """Free the cast of a weight that died."""
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is not None and entry.weight() is None:
+                del self._entries[key]
+            self._forget_collected()
+
+    def _forget_collected(self) -> None:
+        for user in list(self._users):
+            user.forget()
+
+
+class CachedCasts:
+    """The casts that one compiled graph reads, collected again only after a change.
+
+    Args:
+        store: where the casts are kept.
+        wanted: positions among the graph's inputs and dtypes.
+    """
+
+    def __init__(self, store: WeightStore, wanted: Sequence[tuple[int, torch.dtype]]) -> None:
+        self._store = store
+        self._wanted = tuple(wanted)
+        self._seen: list[Any] = []
+        self._casts: list[torch.Tensor] = []
+        store.add_user(self)
+
+    def of(self, inputs: Sequence[Any]) -> list[torch.Tensor]:
+        """Return the casts of the weights among a graph's inputs."""
+        weights = [inputs[position] for position, _ in self._wanted]
+        if any(weight.is_inference() for weight in weights):
+            return self._collect(weights)
+        seen = [(id(weight), weight._version, weight.data_ptr()) for weight in weights]
+        casts = self._casts
+        if casts and seen == self._seen:
+            return casts
+        self._casts = self._collect(weights)
+        self._seen = seen
+        return self._casts
+
+    def forget(self) -> None:
+        """Drop what was collected."""
+        self._casts = []
+
+    def _collect(self, weights: list[torch.Tensor]) -> list[torch.Tensor]:
+        return [self._store.cast(weight, dtype) for weight, (_, dtype) in zip(weights, self._wanted, strict=True)]
+
+
+def cast_weight(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return a weight in a dtype, as a tensor that inference mode does not restrict."""
+    with torch.inference_mode(False), torch.no_grad():
+        return weight.to(dtype)
+
+
+def _renew(entry: _Entry, weight: torch.Tensor, dtype: torch.dtype) -> None:
+    """Bring a cast up to date, in place if the weight still has its form."""
+    same_form = entry.cast.shape == weight.shape and entry.cast.device == weight.device
+    if same_form:
+        with torch.inference_mode(False), torch.no_grad():
+            entry.cast.copy_(weight)
+    else:
+        entry.cast = cast_weight(weight, dtype)
+    entry.state = _state_of(weight)
+
+
+def _state_of(weight: torch.Tensor) -> _State | None:
+    """Return what changes with a weight; None for weights made in inference mode, which keep no version."""
+    return None if weight.is_inference() else (weight._version, weight.data_ptr(), weight.shape)
+
+
+WEIGHTS = WeightStore()
+
+
+def refresh_weights(model: torch.nn.Module) -> None:
+    """Have the casted copies of a model's weights made again, after writes that PyTorch does not count.
+
+    These are writes through ``.data``, as in ``layer.weight.data += update`` when adapters are merged, and writes by
+    other libraries to the memory of a parameter. In-place ops, ``load_state_dict`` and optimizers need no call.
+
+    Args:
+        model: the module whose parameters changed.
+
+    Example:
+        >>> model.layer.weight.data += update
+        >>> xpu_amp_dynamo.refresh_weights(model)
+    """
+    WEIGHTS.make_stale(model.parameters())
+
+
+def cached_weight_bytes() -> int:
+    """Return how many bytes the casted copies of weights take that ``options={"weights": "cached"}`` keeps."""
+    return WEIGHTS.bytes_held
+
+
+@functools.cache
+def _watch_optimizers() -> None:
+    """Make casts stale after optimizer steps: fused ones do not count in the version counter, torch 2.13.0."""
+    register_optimizer_step_post_hook(_after_step)
+
+
+def _after_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    if len(WEIGHTS):
+        WEIGHTS.make_stale(weight for group in optimizer.param_groups for weight in group["params"])
