@@ -1,0 +1,330 @@
+"""The store of casted weights: cast once, never stale but for the documented limit, freed with the weights."""
+
+from __future__ import annotations
+
+import copy
+import gc
+from unittest import mock
+
+import pytest
+import torch
+from torch.nn.utils import vector_to_parameters
+
+import xpu_amp_dynamo
+from xpu_amp_dynamo import cached_weight_bytes, refresh_weights
+from xpu_amp_dynamo.runtime import weight_store
+from xpu_amp_dynamo.runtime.weight_store import WEIGHTS
+
+WIDTH = 8
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    torch._dynamo.reset()
+    gc.collect()
+    assert len(WEIGHTS) == 0
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.fixture
+def model(device):
+    return torch.nn.Sequential(torch.nn.Linear(WIDTH, WIDTH), torch.nn.ReLU(), torch.nn.Linear(WIDTH, 2)).to(device)
+
+
+@pytest.fixture
+def x(device):
+    return torch.randn(3, WIDTH, device=device)
+
+
+def compiled(model, **options):
+    options = {"weights": "cached", "inner_backend": "aot_eager", **options}
+    return torch.compile(model, backend="xpu_amp", options=options)
+
+
+def expected(model, x):
+    """Return what the model gives with every weight cast now."""
+    lower = copy.deepcopy(model).bfloat16()
+    with torch.no_grad():
+        return lower(x.bfloat16()).float()
+
+
+@pytest.fixture
+def casts(monkeypatch):
+    """Count the weights that are cast into new memory."""
+    counter = mock.Mock(wraps=weight_store.cast_weight)
+    monkeypatch.setattr(weight_store, "cast_weight", counter)
+    return counter
+
+
+@torch.no_grad()
+def test_weights_are_cast_once(model, x, casts):
+    program = compiled(model)
+    for _ in range(3):
+        assert torch.equal(program(x), expected(model, x))
+    assert casts.call_count == len(WEIGHTS) == 4
+    assert cached_weight_bytes() == 2 * sum(weight.numel() for weight in model.parameters())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("inner_backend", ["eager", "aot_eager", "inductor"])
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_inner_backends_and_shapes(inner_backend, dynamic, model, x, device):
+    if device == "xpu" and inner_backend == "inductor":
+        pytest.skip("the second run of the tests is of the eager runtime; the simulator's tests compile")
+    program = torch.compile(
+        model, backend="xpu_amp", dynamic=dynamic, options={"weights": "cached", "inner_backend": inner_backend}
+    )
+    for rows in (3, 5, 7):
+        more = x.repeat(3, 1)[:rows]
+        torch.testing.assert_close(program(more), expected(model, more), rtol=1e-2, atol=1e-2)
+    assert len(WEIGHTS) == 4
+
+
+def in_place(model):
+    with torch.no_grad():
+        model[0].weight.mul_(2)
+
+
+def load(model):
+    model.load_state_dict({name: value + 1 for name, value in model.state_dict().items()})
+
+
+def load_by_assignment(model):
+    model.load_state_dict({name: value + 1 for name, value in model.state_dict().items()}, assign=True)
+
+
+def new_parameter(model):
+    model[0].weight = torch.nn.Parameter(model[0].weight.detach() + 1)
+
+
+def new_storage(model):
+    model[0].weight.data = model[0].weight.detach() + 1
+
+
+def vector(model):
+    weights = [*model.parameters()]
+    vector_to_parameters(torch.ones(sum(w.numel() for w in weights), device=weights[0].device), weights)
+
+
+def foreach(model):
+    with torch.no_grad():
+        torch._foreach_add_([*model.parameters()], 1)
+
+
+def moved(model):
+    model.to(torch.float64).to(torch.float32)
+    in_place(model)
+
+
+def step(make_optimizer):
+    def run(model):
+        optimizer = make_optimizer(model.parameters())
+        for weight in model.parameters():
+            weight.grad = torch.ones_like(weight)
+        optimizer.step()
+
+    return run
+
+
+UPDATES = {
+    "in place": in_place,
+    "load_state_dict": load,
+    "load_state_dict by assignment": load_by_assignment,
+    "new parameter": new_parameter,
+    "new storage": new_storage,
+    "vector_to_parameters": vector,
+    "foreach": foreach,
+    "moved": moved,
+    "SGD": step(lambda weights: torch.optim.SGD(weights, lr=1.0)),
+    "AdamW": step(lambda weights: torch.optim.AdamW(weights, lr=1.0)),
+    "fused AdamW": step(lambda weights: torch.optim.AdamW(weights, lr=1.0, fused=True)),
+    "fused SGD": step(lambda weights: torch.optim.SGD(weights, lr=1.0, fused=True)),
+}
+
+
+@pytest.mark.parametrize("update", UPDATES.values(), ids=UPDATES.keys())
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_updates_are_seen(update, mode, model, x):
+    program = compiled(model)
+    with mode():
+        before = program(x)
+    update(model)
+    with mode():
+        after = program(x)
+    assert not torch.equal(before, after)
+    assert torch.equal(after, expected(model, x))
+
+
+def test_an_update_inside_inference_mode(model, x):
+    program = compiled(model)
+    with torch.inference_mode():
+        program(x)
+        model[0].weight.mul_(3)
+        after = program(x)
+    assert torch.equal(after, expected(model, x))
+
+
+@torch.no_grad()
+def test_casts_keep_their_address(model, x):
+    program = compiled(model)
+    program(x)
+    before = WEIGHTS.cast(model[0].weight, torch.bfloat16).data_ptr()
+    load(model)
+    program(x)
+    assert WEIGHTS.cast(model[0].weight, torch.bfloat16).data_ptr() == before
+
+
+@torch.no_grad()
+def test_writes_through_data_need_a_refresh(model, x):
+    program = compiled(model)
+    before = program(x)
+    model[0].weight.data += 1
+    assert torch.equal(program(x), before)
+    refresh_weights(model)
+    assert torch.equal(program(x), expected(model, x))
+
+
+def test_casts_are_freed_with_the_model(model, x):
+    with torch.no_grad():
+        compiled(model)(x)
+        copied = copy.deepcopy(model)
+        program = compiled(copied)
+        program(x)
+    assert len(WEIGHTS) == 8
+    del copied, program
+    torch._dynamo.reset()
+    gc.collect()
+    assert len(WEIGHTS) == 4
+
+
+def test_a_graph_that_outlives_its_weights_holds_no_casts(x):
+    weight = torch.nn.Parameter(torch.randn(WIDTH, WIDTH, device=x.device))
+    program = compiled(torch.mm)
+    with torch.no_grad():
+        program(x, weight)
+        assert cached_weight_bytes() == 2 * WIDTH * WIDTH
+        del weight
+        gc.collect()
+        assert cached_weight_bytes() == 0
+        again = torch.nn.Parameter(torch.randn(WIDTH, WIDTH, device=x.device))
+        assert torch.equal(program(x, again), (x.bfloat16() @ again.bfloat16()).float())
+
+
+@torch.no_grad()
+def test_graphs_share_casts(model, x, casts):
+    first, second = compiled(model), compiled(lambda x: model(x).relu())
+    first(x)
+    second(x)
+    assert casts.call_count == len(WEIGHTS) == 4
+
+
+def test_eager_code_shares_casts(model, x, device):
+    with torch.no_grad():
+        compiled(model)(x)
+        kept = {weight: WEIGHTS.cast(weight, torch.bfloat16) for weight in model.parameters()}
+    read = []
+
+    class Reads(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            read.extend(arg.data_ptr() for arg in args if isinstance(arg, torch.Tensor))
+            return function(*args, **(kwargs or {}))
+
+    with torch.no_grad(), xpu_amp_dynamo.autocast(device), Reads():
+        out = model(x)
+    assert torch.equal(out.float(), expected(model, x))
+    assert {cast.data_ptr() for cast in kept.values()} <= set(read)
+    with xpu_amp_dynamo.autocast(device):
+        model(x).sum().backward()
+    assert all(weight.grad is not None for weight in model.parameters())
+
+
+@torch.no_grad()
+def test_tied_weights_have_one_cast(x, casts):
+    class Tied(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = torch.nn.Linear(WIDTH, WIDTH, bias=False)
+            self.second = torch.nn.Linear(WIDTH, WIDTH, bias=False)
+            self.second.weight = self.first.weight
+
+        def forward(self, x):
+            return self.second(self.first(x).relu())
+
+    model = Tied().to(x.device)
+    program = compiled(model)
+    assert torch.equal(program(x), expected(model, x))
+    assert casts.call_count == 1
+    model.first.weight.mul_(2)
+    assert torch.equal(program(x), expected(model, x))
+
+
+def test_dtypes_are_kept_apart(model, x):
+    with torch.no_grad():
+        compiled(model)(x)
+        torch._dynamo.reset()
+        compiled(model, dtype=torch.float16)(x)
+    assert len(WEIGHTS) == 8
+
+
+def test_weights_of_inference_mode_are_cast_at_every_call(x):
+    with torch.inference_mode():
+        model = torch.nn.Linear(WIDTH, WIDTH).to(x.device)
+        program = compiled(model)
+        program(x)
+        model.weight.mul_(2)
+        after = program(x)
+        lower = model.weight.bfloat16(), model.bias.bfloat16()
+        assert torch.equal(after, torch.nn.functional.linear(x.bfloat16(), *lower).float())
+
+
+def test_training_graphs_cast_at_every_call(model, x):
+    program = compiled(model)
+    program(x).sum().backward()
+    assert len(WEIGHTS) == 0
+    assert all(weight.grad is not None for weight in model.parameters())
+    model.requires_grad_(False)
+    program(x)
+    assert len(WEIGHTS) == 4
+
+
+@torch.no_grad()
+def test_a_weight_that_the_graph_writes_to_is_not_kept(x):
+    weight = torch.nn.Parameter(torch.randn(WIDTH, WIDTH, device=x.device))
+
+    def program(x, weight):
+        y = x @ weight
+        weight.mul_(2)
+        return y
+
+    before = weight.clone()
+    assert torch.equal(compiled(program)(x, weight), (x.bfloat16() @ before.bfloat16()).float())
+    assert len(WEIGHTS) == 0
+
+
+@torch.no_grad()
+def test_a_weight_with_a_use_in_float32_too(x):
+    weight = torch.nn.Parameter(torch.randn(WIDTH, WIDTH, device=x.device))
+    out = compiled(lambda x, weight: (x @ weight, weight.sum(), x.t()[:3] @ weight[:3]))(x, weight)
+    assert torch.equal(out[0], (x.bfloat16() @ weight.bfloat16()).float())
+    torch.testing.assert_close(out[1], weight.sum())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU of NVIDIA")
+def test_cuda_graphs(casts):
+    model = torch.nn.Linear(WIDTH, WIDTH).cuda()
+    x = torch.randn(3, WIDTH, device="cuda")
+    program = torch.compile(model, backend="xpu_amp", mode="reduce-overhead", options={"weights": "cached"})
+    with torch.no_grad():
+        for _ in range(4):
+            program(x)
+        model.weight.mul_(2)
+        torch.testing.assert_close(program(x), expected(model, x), rtol=1e-2, atol=1e-2)
+    assert casts.call_count == 2
+
+
+def test_bad_values_are_refused():
+    with pytest.raises(
+        xpu_amp_dynamo.errors.InvalidOptionError, match=r"'weights' is 'frozen'.*\['recast', 'cached'\]"
+    ):
+        xpu_amp_dynamo.BackendOptions(weights="frozen")
