@@ -210,3 +210,14 @@ def test_autocast_regions_of_cpu_and_xpu_do_not_mix():
 def test_sparse_tensors_are_refused():
     with pytest.raises((RuntimeError, NotImplementedError)):
         torch.eye(2).to_sparse().to("xpu")
+
+
+def test_views_in_inference_mode_count_as_those_of_their_base(simulated_xpu):
+    x = torch.randn(2, 3, device="xpu")
+    with torch.inference_mode():
+        view = x.t()
+        assert not view.is_inference()
+        view.mul_(2)
+        assert (x * 2).is_inference()
+    assert x._version == view._version == 1
+    assert view.data_ptr() == x.data_ptr()

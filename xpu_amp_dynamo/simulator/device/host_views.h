@@ -49,12 +49,19 @@ class HostViews {
       return result;
     }
     check_dense(result);
+    c10::Storage storage = to_xpu(result.storage());
     for (const auto& [impl, pair] : tensors_) {
       if (pair.host.is_same(result)) {
         return pair.xpu;
       }
     }
-    return make(to_xpu(result.storage()), at::DispatchKey::XPU, result);
+    for (const auto& [impl, pair] : tensors_) {
+      if (impl->storage().is_alias_of(storage)) {
+        return with_form_of(result, at::detail::make_tensor<c10::TensorImpl>(
+            c10::TensorImpl::VIEW, std::move(storage), impl->key_set(), result.dtype()));
+      }
+    }
+    return make(std::move(storage), at::DispatchKey::XPU, result);
   }
 
   // Bring the XPU tensors up to date with their views.
@@ -105,8 +112,11 @@ class HostViews {
   }
 
   static at::Tensor make(c10::Storage storage, at::DispatchKey key, const at::Tensor& like) {
-    at::Tensor tensor = at::detail::make_tensor<c10::TensorImpl>(
-        std::move(storage), c10::DispatchKeySet(key), like.dtype());
+    return with_form_of(
+        like, at::detail::make_tensor<c10::TensorImpl>(std::move(storage), c10::DispatchKeySet(key), like.dtype()));
+  }
+
+  static at::Tensor with_form_of(const at::Tensor& like, at::Tensor tensor) {
     auto* impl = tensor.unsafeGetTensorImpl();
     impl->set_storage_offset(like.storage_offset());
     impl->set_sizes_and_strides(like.sizes(), like.strides());
