@@ -9,9 +9,11 @@ import torch
 
 from tests.simulator.zoo import ZOO, build
 
-# Relative to the largest value of the reference. float32 differs by the order of sums alone. Of the lower
-# precisions' 8 and 11 bits, a few are lost between matrix products of a handful of layers.
-BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 4e-2, torch.float16: 5e-3}
+# Norm of the difference, relative to the reference's. float32 differs by the order of sums alone. Of the lower
+# precisions' 8 and 11 bits, about one is lost between matrix products of a handful of layers.
+BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 2e-3}
+# Rounding turns some maxima of its pooling, so that their gradients go elsewhere; with averages it is 0.0064.
+LOOSER = {("unet", torch.bfloat16): 0.1}
 
 
 def run(model, x):
@@ -30,7 +32,7 @@ def run(model, x):
 
 
 def largest_error(actual, reference):
-    return max(float((actual[n] - r).abs().max() / r.abs().max().clamp_min(1e-3)) for n, r in reference.items())
+    return max(float((actual[n] - r).norm() / r.norm().clamp_min(1e-3)) for n, r in reference.items())
 
 
 def compile_for(dtype):
@@ -47,4 +49,4 @@ def test_zoo_runs_like_the_cpu(name, dtype, simulated_xpu):
     compiled = torch.compile(model, **compile_for(dtype), fullgraph=True)
     actual = run(compiled, x.to("xpu"))
     actual = {key.removeprefix("_orig_mod."): value for key, value in actual.items()}
-    assert largest_error(actual, reference) < BOUNDS[dtype]
+    assert largest_error(actual, reference) < LOOSER.get((name, dtype), BOUNDS[dtype])

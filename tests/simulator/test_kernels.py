@@ -64,9 +64,8 @@ def test_kernels_of_a_normalised_layer_and_its_backward():
     assert_expected_inline(
         lines(report.of_graphs("forward")),
         """\
-triton: _foreach_copy float32->bfloat16 4224+2112 cast
-triton: _to_copy float32->bfloat16 1536+768 cast
-aten.addmm.out: addmm+_to_copy bfloat16->bfloat16 2880+768
+triton: _foreach_copy float32->bfloat16 5760+2880 cast
+aten.addmm.out: addmm bfloat16->bfloat16 2880+768
 triton: native_layer_norm+_to_copy+silu bfloat16/float32->float32 1024+1632""",
     )
     assert_expected_inline(
@@ -83,9 +82,8 @@ def test_kernels_of_attention():
     assert_expected_inline(
         lines(xpu_amp_dynamo.xpu_kernels(*build("causal_attention"))),
         """\
-triton: _foreach_copy float32->bfloat16 16768+8384 cast
-triton: _to_copy float32->bfloat16 1536+768 cast
-aten.addmm.out: addmm+_to_copy bfloat16->bfloat16 7104+2304
+triton: _foreach_copy float32->bfloat16 18304+9152 cast
+aten.addmm.out: addmm bfloat16->bfloat16 7104+2304
 aten._scaled_dot_product_fused_attention_overrideable.default: _scaled_dot_product_fused_attention_overrideable bfloat16->bfloat16 2304+768
 aten.mm.out: addmm bfloat16->bfloat16 2816+768
 triton: _to_copy+addmm float32/bfloat16->float32 896+1536""",

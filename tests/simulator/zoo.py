@@ -57,7 +57,7 @@ ZOO = {
     "mlp": (lambda: nn.Sequential(nn.Linear(32, 64), nn.GELU(), nn.Linear(64, 8)), sequence),
     "attention": (Attention, sequence),
     "causal_attention": (lambda: Attention(causal=True), sequence),
-    "convolution": (lambda: nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU()), image),
+    "convolution": (lambda: nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.SiLU()), image),
     "transposed_convolution": (lambda: nn.ConvTranspose2d(3, 4, 2, stride=2), image),
     "unet": (lambda: UNet(8), image),
     "layer_norm": (lambda: nn.Sequential(nn.Linear(32, 32), nn.LayerNorm(32), nn.SiLU()), sequence),

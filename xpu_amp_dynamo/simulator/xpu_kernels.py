@@ -34,17 +34,17 @@ def xpu_kernels(
     """Report every kernel that an XPU would launch for one call of a model, without an XPU.
 
     The model is compiled with ``backend="xpu_amp"`` for a simulated XPU and its kernels are generated, not run.
-    Its weights are neither changed nor copied; buffers are copied.
+    Its weights are neither changed nor copied.
 
     Args:
         model: a model whose tensors are on the CPU, of any size and dtype.
         args: what it is called with; tensors on the CPU.
         kwargs: keyword arguments of the call.
         options: options of the backend, see :class:`BackendOptions`.
-        train: report the backward too, from the output's ``loss`` if it has one, else from all its
-            floating-point tensors. Otherwise the model is called under ``torch.no_grad()``.
-        region: call the model inside a region of :class:`autocast`, as ``"stock autocast"`` always is. Its outputs
-            then have the dtypes that eager autocast gives them; without a region they stay float32.
+        train: report the backward too, from the output's ``loss`` if it has one, else from all its tensors.
+            Otherwise the model is called under ``torch.no_grad()``.
+        region: call the model inside a region of :class:`autocast`, as ``"stock autocast"`` always is: outputs then
+            have the dtypes that eager autocast gives them.
         beside: other ways to compile the same model for comparison: ``"stock autocast"`` (PyTorch's own
             ``torch.autocast("xpu")`` with Inductor, in the options' dtype) and ``"float32"``.
         part: the GPU to generate code for, see :func:`simulated_xpu`.
@@ -67,12 +67,10 @@ def xpu_kernels(
         xpu_model = copy_to_xpu(model)
         inputs = pytree.tree_map_only(torch.Tensor, lambda t: t.to("xpu"), (args, dict(kwargs or {})))
         ours = autocast("xpu", parsed.dtype, policy=parsed.policy) if region else contextlib.nullcontext()
-        reports = [_report("xpu_amp", xpu_model, inputs, train, ours, backend="xpu_amp", options=options)]
-        for way in beside:
-            around = stock_autocast(parsed.dtype) if way == "stock autocast" else contextlib.nullcontext()
-            reports.append(_report(way, xpu_model, inputs, train, around))
-    reports[0].beside = {report.way: report for report in reports[1:]}
-    return reports[0]
+        report = _report("xpu_amp", xpu_model, inputs, train, ours, backend="xpu_amp", options=options)
+        stock = {"stock autocast": stock_autocast(parsed.dtype), "float32": contextlib.nullcontext()}
+        report.beside = {way: _report(way, xpu_model, inputs, train, stock[way]) for way in beside}
+    return report
 
 
 def copy_to_xpu(model: torch.nn.Module) -> torch.nn.Module:

@@ -1,0 +1,165 @@
+"""Compiled steps on this machine: ours beside stock autocast and float32, all by Inductor, interleaved in one run.
+
+    python -m benchmarks.compiled [--models bert llama] [--json results.json]
+
+Every model runs inference, inference with cached weights (there also beside stock autocast with ``freezing``) and a
+training step, each with the program inside an autocast region, so that all outputs have the same dtypes. The decode
+case is a Llama that is given one token.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+import transformers
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+import xpu_amp_dynamo
+from benchmarks.models import MODELS, Inputs, Size, build, loss_and_output
+from benchmarks.timing import interleaved_medians, synchronize
+from xpu_amp_dynamo.inductor import CastPasses
+
+SIZES = {
+    **dict.fromkeys(MODELS, Size(width=256, layers=2, heads=4, batch=4, length=64)),
+    **dict.fromkeys(("resnet", "autoencoder", "unet"), Size(width=64, layers=2, batch=4, length=64)),
+}
+DECODE = "llama, one token"
+DECODE_SIZE = Size(width=1536, layers=2, heads=12, batch=1, length=1)
+ROUNDS = 21
+FREEZING = {"freezing": True}
+# How each way compiles, by program: options of torch.compile.
+STOCK: dict[str, Any] = {"backend": "inductor"}
+OURS: dict[str, Any] = {"backend": "xpu_amp"}
+PEERS = ("stock autocast", "stock, frozen", "float32")
+PROGRAMS: dict[str, dict[str, dict[str, Any]]] = {
+    "inference": {"xpu_amp": OURS, "stock autocast": STOCK, "float32": STOCK},
+    "inference, cached weights": {
+        "xpu_amp": {**OURS, "options": {"weights": "cached"}},
+        "stock autocast": STOCK,
+        "stock, frozen": {**STOCK, "options": FREEZING},
+        "float32": STOCK,
+    },
+    "training": {"xpu_amp": OURS, "stock autocast": STOCK, "float32": STOCK},
+}
+
+
+def measure(case: str, program: str, device: str) -> dict[str, dict[str, float]]:
+    """Return the median seconds of a call and the seconds of the first call of each way, by way."""
+    calls, first = {}, {}
+    seconds_of_ours = [0.0]
+    torch._dynamo.reset()
+    for way, options in PROGRAMS[program].items():
+        # Frozen code keeps its weights as constants, and so must not share its model.
+        model, inputs = build("llama", DECODE_SIZE, device) if case == DECODE else build(case, SIZES[case], device)
+        calls[way] = _call(model, inputs, way, options, device, train=program == "training")
+        started = time.perf_counter()
+        with _timed_passes(seconds_of_ours), xpu_amp_dynamo.record_lowerings() as reports:
+            calls[way]()
+            synchronize(device)
+        first[way] = time.perf_counter() - started
+        seconds_of_ours.extend(report.seconds for report in reports)
+    medians = interleaved_medians(calls, device=device, rounds=ROUNDS)
+    return {"median": medians, "first call": first, "passes": {"xpu_amp": sum(seconds_of_ours)}}
+
+
+def _call(
+    model: torch.nn.Module, inputs: Inputs, way: str, options: Mapping[str, Any], device: str, train: bool
+) -> Callable[[], object]:
+    """Return one step of a model, compiled one way."""
+    compiled = torch.compile(model, **options)
+
+    def step() -> None:
+        model.zero_grad(set_to_none=True)
+        with torch.set_grad_enabled(train), _region(way, device):
+            loss, _ = loss_and_output(compiled(**inputs))
+        if train:
+            loss.backward()
+
+    return step
+
+
+@contextlib.contextmanager
+def _timed_passes(seconds: list[float]) -> Iterator[None]:
+    """Add up the time that the passes of the cast optimiser take."""
+    run = CastPasses.__call__
+
+    def timed(self: CastPasses, graph: torch.fx.Graph) -> None:
+        started = time.perf_counter()
+        run(self, graph)
+        seconds[0] += time.perf_counter() - started
+
+    with mock.patch.object(CastPasses, "__call__", timed):
+        yield
+
+
+def _region(way: str, device: str) -> contextlib.AbstractContextManager[Any]:
+    """Return the region around a call; under ours stock kernels stay installed, for the peers' sake."""
+    return contextlib.nullcontext() if way == "float32" else torch.autocast(device, torch.bfloat16)
+
+
+def table_of(results: Mapping[str, dict[str, dict[str, float]]], device: str) -> Table:
+    """Tabulate medians and ratios; a ratio above 1 means that ours is faster."""
+    table = Table(
+        "",
+        "xpu_amp, ms",
+        "stock / ours",
+        "frozen / ours",
+        "float32 / ours",
+        "first call, s, ours / stock",
+        "our passes, of it",
+    )
+    table.title = f"compiled steps on {device}, medians of {ROUNDS} interleaved rounds"
+    for case, result in results.items():
+        medians, first = result["median"], result["first call"]
+        ratios = [f"{medians[way] / medians['xpu_amp']:.2f}" if way in medians else "" for way in PEERS]
+        compiling = f"{first['xpu_amp']:.1f} / {first['stock autocast']:.1f}"
+        passes = f"{result['passes']['xpu_amp'] / first['xpu_amp']:.1%}"
+        table.add_row(case, f"{medians['xpu_amp'] * 1e3:.2f}", *ratios, compiling, passes)
+    return table
+
+
+def main() -> None:
+    """Measure every model and program, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, help="file to write the medians to")
+    parser.add_argument("--models", nargs="*", default=[*MODELS, DECODE], choices=[*MODELS, DECODE])
+    parser.add_argument("--programs", nargs="*", default=list(PROGRAMS), choices=list(PROGRAMS))
+    arguments = parser.parse_args()
+    transformers.logging.set_verbosity_error()
+    # Compile times are of compilations, not of reading what an earlier run left on disk.
+    torch.compiler.config.force_disable_caches = True
+    device = xpu_amp_dynamo.default_device_type()
+    console = Console(width=140)
+    cases = [(m, p) for m in arguments.models for p in arguments.programs if m != DECODE or p != "training"]
+    results = {}
+    for name, program in track(cases, description="measuring", console=console):
+        results[f"{name}, {program}"] = measure(name, program, device)
+    console.print(table_of(results, device))
+    if arguments.json:
+        machine = {"device": device, "machine": machine_name(device), "threads": torch.get_num_threads()}
+        document = {"torch": torch.__version__, **machine, "seconds": results}
+        arguments.json.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def machine_name(device: str) -> str:
+    """Return the name of the processor or of the GPU that ran."""
+    if device == "cpu":
+        lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        return names[0] if names else platform.processor()
+    return str(torch.get_device_module(device).get_device_name())
+
+
+if __name__ == "__main__":
+    main()
