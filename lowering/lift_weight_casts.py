@@ -70,7 +70,7 @@ def _casts_of_weights(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> dict
 
 def _copy(gm: fx.GraphModule) -> tuple[fx.GraphModule, dict[fx.Node, fx.Node]]:
     """Copy a graph of Dynamo with all that AOTAutograd looks for on it; return the copies of its nodes too."""
-    graph, copies = fx.Graph(), {}
+    graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
     output = graph.graph_copy(gm.graph, copies)
     graph.output(output)
     own = fx.GraphModule(gm, graph)

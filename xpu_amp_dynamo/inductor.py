@@ -15,6 +15,7 @@ from torch._inductor.custom_graph_pass import (
     get_custom_graph_passes,
     get_hash_for_files,
 )
+from torch._inductor.ir import Buffer
 from torch._inductor.scheduler import BaseSchedulerNode, ForeachKernelSchedulerNode
 
 from xpu_amp_dynamo.errors import InvalidOptionError
@@ -76,7 +77,7 @@ def _casts_for_convolutions(node: ForeachKernelSchedulerNode) -> bool:
     """Tell whether a kernel is one of our groups of casts and has tensors with more dimensions than matrices."""
     parts = [part.node for part in node.get_nodes() if part.node is not None]
     grouped = any(o.target is torch.ops.aten._foreach_copy.default for part in parts for o in part.get_origins())
-    return grouped and any(len(part.get_size()) > 2 for part in parts)
+    return grouped and any(isinstance(part, Buffer) and len(part.get_size()) > 2 for part in parts)
 
 
 def inductor_compiler(mode: str | None, patches: Mapping[str, Any], precision: str) -> Callable[..., Any]:

@@ -50,7 +50,7 @@ def is_layout_op(node: fx.Node) -> bool:
 def is_view(node: fx.Node) -> bool:
     """Tell whether a node shows memory of its first argument."""
     if node.target in RESHAPES:
-        return is_contiguous_or_false(source_of(node).meta["val"])
+        return bool(is_contiguous_or_false(source_of(node).meta["val"]))
     return node.target in VIEWS or _is_split(node)
 
 
@@ -60,7 +60,7 @@ def _is_split(node: fx.Node) -> bool:
 
 def _multiplies_by_one(node: fx.Node) -> bool:
     """Tell whether a node scales by one, as attention that was given that scale does."""
-    return node.target == aten.mul.Scalar and node.args[1] == 1
+    return bool(node.target == aten.mul.Scalar and node.args[1] == 1)
 
 
 def on_gpu(node: fx.Node) -> bool:
@@ -81,7 +81,9 @@ def call_after(place: fx.Node, target: Callable[..., Any], args: tuple[Any, ...]
     with graph.inserting_before(first_computation(graph) if place.op == "placeholder" else place.next):
         node = graph.call_function(target, args, dict(like.kwargs) if target == like.target else {})
     node.meta.update(like.meta)
-    with detect_fake_mode([argument.meta["val"] for argument in node.all_input_nodes]):
+    fake_mode = detect_fake_mode([argument.meta["val"] for argument in node.all_input_nodes])
+    assert fake_mode is not None
+    with fake_mode:
         node.meta["val"] = run_node(node)
     return node
 

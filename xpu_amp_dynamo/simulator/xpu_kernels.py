@@ -66,11 +66,19 @@ def xpu_kernels(
     with simulated_xpu(part, mode="inspect"):
         xpu_model = copy_to_xpu(model)
         inputs = pytree.tree_map_only(torch.Tensor, lambda t: t.to("xpu"), (args, dict(kwargs or {})))
-        ours = autocast("xpu", parsed.dtype, policy=parsed.policy) if region else contextlib.nullcontext()
-        report = _report("xpu_amp", xpu_model, inputs, train, ours, backend="xpu_amp", options=options)
-        stock = {"stock autocast": stock_autocast(parsed.dtype), "float32": contextlib.nullcontext()}
+        report = _report(
+            "xpu_amp", xpu_model, inputs, train, _region(parsed, region), backend="xpu_amp", options=options
+        )
+        stock: dict[str, AbstractContextManager[Any]] = {
+            "stock autocast": stock_autocast(parsed.dtype),
+            "float32": contextlib.nullcontext(),
+        }
         report.beside = {way: _report(way, xpu_model, inputs, train, stock[way]) for way in beside}
     return report
+
+
+def _region(options: BackendOptions, wanted: bool) -> AbstractContextManager[Any]:
+    return autocast("xpu", options.dtype, policy=options.policy) if wanted else contextlib.nullcontext()
 
 
 def copy_to_xpu(model: torch.nn.Module) -> torch.nn.Module:
@@ -89,7 +97,7 @@ def _report(
     model: torch.nn.Module,
     inputs: tuple[tuple[Any, ...], dict[str, Any]],
     train: bool,
-    region: AbstractContextManager[None],
+    region: AbstractContextManager[Any],
     **compile_options: Any,
 ) -> KernelReport:
     """Compile a model one way, call it once in a region, and return what was generated."""
