@@ -66,19 +66,17 @@ def xpu_kernels(
     with simulated_xpu(part, mode="inspect"):
         xpu_model = copy_to_xpu(model)
         inputs = pytree.tree_map_only(torch.Tensor, lambda t: t.to("xpu"), (args, dict(kwargs or {})))
-        report = _report(
-            "xpu_amp", xpu_model, inputs, train, _region(parsed, region), backend="xpu_amp", options=options
-        )
-        stock: dict[str, AbstractContextManager[Any]] = {
-            "stock autocast": stock_autocast(parsed.dtype),
-            "float32": contextlib.nullcontext(),
-        }
-        report.beside = {way: _report(way, xpu_model, inputs, train, stock[way]) for way in beside}
+        around = _region("xpu_amp" if region else "float32", parsed)
+        report = _report("xpu_amp", xpu_model, inputs, train, around, backend="xpu_amp", options=options)
+        report.beside = {way: _report(way, xpu_model, inputs, train, _region(way, parsed)) for way in beside}
     return report
 
 
-def _region(options: BackendOptions, wanted: bool) -> AbstractContextManager[Any]:
-    return autocast("xpu", options.dtype, policy=options.policy) if wanted else contextlib.nullcontext()
+def _region(way: str, options: BackendOptions) -> AbstractContextManager[Any]:
+    """Return the autocast region that one way to compile is called in."""
+    if way == "xpu_amp":
+        return autocast("xpu", options.dtype, policy=options.policy)
+    return stock_autocast(options.dtype) if way == "stock autocast" else contextlib.nullcontext()
 
 
 def copy_to_xpu(model: torch.nn.Module) -> torch.nn.Module:
