@@ -3,7 +3,7 @@
 #   make test    the tests, without the complete sweeps
 #   make test-slow   the complete sweeps that `make test` leaves out
 #   make check   style and types
-#   make benchmark  eager autocast beside stock autocast
+#   make benchmark  all tables of benchmarks/, with JSON in $(RESULTS); an hour on two cores
 # On a machine with an Intel GPU, name the index of PyTorch's XPU wheels (see pytorch.org, "Get Started"):
 #   make demo TORCH_INDEX=...
 
@@ -11,6 +11,7 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH_INDEX ?=
 WORKERS ?= 2
+RESULTS ?= benchmark_results
 BIN := $(VENV)/bin
 EAGER_TESTS := tests/runtime tests/conformance/test_eager.py tests/test_specification_snippets.py
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
@@ -33,8 +34,12 @@ check: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/python tests/check_types.py
 
+# Kernels come last: they are counted on the simulated XPU, which only CPU builds of torch have.
 benchmark: $(VENV)/.installed
-	$(BIN)/python -m benchmarks.eager_autocast
+	mkdir -p $(RESULTS)
+	for table in eager_autocast compiled precision kernels; do \
+		$(BIN)/python -m benchmarks.$$table --json $(RESULTS)/$$table.json || exit 1; \
+	done
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

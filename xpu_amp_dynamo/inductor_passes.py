@@ -1,0 +1,58 @@
+"""Our passes as Inductor takes them: over the ATen graphs it compiles, and over its schedule of kernels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import fx
+from torch._inductor.custom_graph_pass import CustomGraphPass, CustomSchedulerPass, get_hash_for_files
+from torch._inductor.ir import Buffer
+from torch._inductor.scheduler import BaseSchedulerNode, ForeachKernelSchedulerNode
+
+from xpu_amp_dynamo.lowering import optimiser
+from xpu_amp_dynamo.lowering.optimiser.passes import Pass
+
+
+class CastPasses(CustomGraphPass):
+    """Passes of the cast optimiser, as Inductor takes them."""
+
+    def __init__(self, passes: tuple[Pass, ...]) -> None:
+        self._passes = passes
+
+    def __call__(self, graph: fx.Graph) -> None:
+        """Edit a graph in place."""
+        for run in self._passes:
+            run(graph)
+
+    def uuid(self) -> tuple[bytes, tuple[str, ...]]:
+        """Return what Inductor's cache knows these passes by: their names and their code."""
+        files = tuple(str(path) for path in sorted(Path(optimiser.__path__[0]).glob("*.py")))
+        return get_hash_for_files(files), tuple(run.__name__ for run in self._passes)
+
+
+class BlocksByCast(CustomSchedulerPass):
+    """Gives each cast of a group blocks of its own size, so that casts of all shapes can share a kernel.
+
+    For every tensor of a foreach kernel Inductor launches as many blocks as the largest needs, and so keeps
+    tensors of different sizes apart where casting also changes their layout, as convolutions want it. Its combo
+    kernels count and tune the blocks of each tensor; such a group becomes one of those. Checked on torch 2.13.0.
+    """
+
+    def __call__(self, nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
+        """Edit the scheduled nodes of a graph in place, and return them."""
+        for node in nodes:
+            if isinstance(node, ForeachKernelSchedulerNode) and _casts_for_convolutions(node):
+                node.per_subkernel_blocks = node.enable_autotune = True
+        return nodes
+
+    def uuid(self) -> str:
+        """Return what Inductor's cache knows this pass by."""
+        return "xpu_amp_dynamo.BlocksByCast-1"
+
+
+def _casts_for_convolutions(node: ForeachKernelSchedulerNode) -> bool:
+    """Tell whether a kernel is one of our groups of casts and has tensors with more dimensions than matrices."""
+    parts = [part.node for part in node.get_nodes() if part.node is not None]
+    grouped = any(o.target is torch.ops.aten._foreach_copy.default for part in parts for o in part.get_origins())
+    return grouped and any(isinstance(part, Buffer) and len(part.get_size()) > 2 for part in parts)
