@@ -75,11 +75,13 @@ def members_of(concatenation: fx.Node) -> list[fx.Node]:
     return [member for member in members if isinstance(member, fx.Node)]
 
 
-def call_after(place: fx.Node, target: Callable[..., Any], args: tuple[Any, ...], like: fx.Node) -> fx.Node:
+def call_after(
+    place: fx.Node, target: Callable[..., Any], args: tuple[Any, ...], like: fx.Node, **kwargs: Any
+) -> fx.Node:
     """Insert a call behind ``place`` and return it, with the meta of ``like`` and a value of its own."""
     graph = place.graph
     with graph.inserting_before(first_computation(graph) if place.op == "placeholder" else place.next):
-        node = graph.call_function(target, args, dict(like.kwargs) if target == like.target else {})
+        node = graph.call_function(target, args, kwargs or (dict(like.kwargs) if target == like.target else {}))
     node.meta.update(like.meta)
     fake_mode = detect_fake_mode([argument.meta["val"] for argument in node.all_input_nodes])
     assert fake_mode is not None

@@ -3,8 +3,9 @@
 before:  y = cat([convert(a, float32), b]); ... = convert(y, bfloat16)      # a is bfloat16, b is float32
 after:   ... = cat([a, convert(b, bfloat16)])
 
-Whoever makes ``b`` then writes half as many bytes. Left alone: concatenations with a use in float32. Values do not
-change, since casts and concatenations commute element by element.
+Whoever makes ``b`` then writes half as many bytes. In front of a convolution ``b`` is also laid out channels last.
+Left alone: concatenations with a use in float32. Values do not change, since casts and concatenations commute element
+by element.
 """
 
 from __future__ import annotations
@@ -23,6 +24,11 @@ from xpu_amp_dynamo.lowering.optimiser.edit import (
 )
 from xpu_amp_dynamo.lowering.optimiser.fold_casts import narrow_source
 from xpu_amp_dynamo.lowering.optimiser.ops import CAST, CONCATENATION
+
+aten = torch.ops.aten
+# Where Inductor gives every convolution its inputs channels last.
+CHANNELS_LAST_DEVICE_TYPES = ("cpu", "xpu")
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def narrow_concatenations(graph: fx.Graph) -> bool:
@@ -62,7 +68,7 @@ def _narrow(concatenation: fx.Node, casts: list[fx.Node]) -> None:
     def source(node: fx.Node, dtype: torch.dtype) -> fx.Node | None:
         if node not in members:
             return None
-        return narrow_source(node, dtype) or call_after(node, CAST, (node, dtype), like=casts[0])
+        return narrow_source(node, dtype) or _narrowed(node, dtype, casts[0])
 
     rebuilder = Rebuilder(source)
     for cast in casts:
@@ -72,3 +78,15 @@ def _narrow(concatenation: fx.Node, casts: list[fx.Node]) -> None:
         assert isinstance(first, fx.Node)
         cast.replace_all_uses_with(rebuilder.in_dtype(first, dtype))
     erase_unused(casts)
+
+
+def _narrowed(member: fx.Node, dtype: torch.dtype, cast: fx.Node) -> fx.Node:
+    """Cast a member of a concatenation whose result had been cast by ``cast``."""
+    narrowed = call_after(member, CAST, (member, dtype), like=cast)
+    format = CHANNELS_LAST.get(narrowed.meta["val"].dim())
+    for_convolution = any(user.target == aten.convolution.default for user in cast.users)
+    if format is None or not for_convolution or narrowed.meta["val"].device.type not in CHANNELS_LAST_DEVICE_TYPES:
+        return narrowed
+    # Inductor (torch 2.13) lays a concatenation out as its members are, which the cast hides: it would write one
+    # layout and copy it into the other in front of the convolution.
+    return call_after(narrowed, aten.clone.default, (narrowed,), like=narrowed, memory_format=format)

@@ -30,6 +30,19 @@ return (cat_default, relu)""",
     assert not narrow_concatenations(gm.graph)
 
 
+def test_in_front_of_a_convolution_the_members_are_laid_out_as_inductor_wants_them():
+    def program(x, y, weight):
+        joined = torch.cat([convert(x, FLOAT32), y.exp()], 1)
+        return torch.ops.aten.convolution(convert(joined, BFLOAT16), weight, None, [1], [0], [1], False, [0], 1)
+
+    shapes = ((2, 3, 4, 4), (2, 3, 4, 4), (2, 6, 1, 1))
+    gm = graph_of(program, *shapes, dtypes=[BFLOAT16, FLOAT32, BFLOAT16])
+    assert narrow_concatenations(gm.graph)
+    (clone,) = gm.graph.find_nodes(op="call_function", target=torch.ops.aten.clone.default)
+    assert clone.meta["val"].is_contiguous(memory_format=torch.channels_last)
+    assert [node.target for node in clone.users] == [torch.ops.aten.cat.default]
+
+
 @pytest.mark.parametrize(
     "program",
     [
