@@ -28,7 +28,7 @@ from rich.table import Table
 
 import xpu_amp_dynamo
 from benchmarks.models import MODELS, Inputs, Size, build, loss_and_output
-from benchmarks.timing import interleaved_medians, synchronize
+from benchmarks.timing import interleaved_medians, keep_freed_memory, synchronize
 from xpu_amp_dynamo.inductor_passes import CastPasses
 
 SIZES = {
@@ -140,6 +140,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="*", default=[*MODELS, DECODE], choices=[*MODELS, DECODE])
     parser.add_argument("--programs", nargs="*", default=list(PROGRAMS), choices=list(PROGRAMS))
     arguments = parser.parse_args()
+    keep_freed_memory()
     transformers.logging.set_verbosity_error()
     # Compile times are of compilations, not of reading what an earlier run left on disk.
     torch.compiler.config.force_disable_caches = True

@@ -20,7 +20,7 @@ from rich.table import Table
 
 import xpu_amp_dynamo
 from benchmarks.models import MODELS, Size, build, loss_and_output
-from benchmarks.timing import interleaved_medians
+from benchmarks.timing import interleaved_medians, keep_freed_memory
 
 SIZE = Size(width=512, layers=2, heads=8, batch=4, length=64)
 ROUNDS, WARMUP = 15, 2
@@ -59,6 +59,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file to write the medians to")
     parser.add_argument("--models", nargs="*", default=list(MODELS), choices=list(MODELS))
     arguments = parser.parse_args()
+    keep_freed_memory()
     transformers.logging.set_verbosity_error()
     device = xpu_amp_dynamo.default_device_type()
     console = Console()
