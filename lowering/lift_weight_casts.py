@@ -16,20 +16,26 @@ import torch
 from torch import fx
 
 from xpu_amp_dynamo.lowering.casting import is_inserted_cast
-from xpu_amp_dynamo.lowering.node_kind import mutated_inputs
+from xpu_amp_dynamo.lowering.node_kind import mutated_inputs, op_name_of
 from xpu_amp_dynamo.lowering.values import set_value, storage_of, tensors_in, value_of
 
 # What AOTAutograd looks for on Dynamo's graphs, torch 2.13.0.
 _SOURCE = "_dynamo_source"
 _STATIC_INPUT = "_dynamo_static_input_type"
+# Inductor, torch 2.13.0, copies the weights of these into that layout in every call.
+CHANNELS_LAST_OF: dict[tuple[str | None, int], torch.memory_format] = {
+    ("conv2d", 4): torch.channels_last,
+    ("conv3d", 5): torch.channels_last_3d,
+}
 _KEPT_OF_MODULES = {"_param_name_to_source"}
 
 
 class LiftedCast(NamedTuple):
-    """A cast that became an input: of which input it is the cast, and to which dtype."""
+    """A cast that became an input: of which input it is the cast, to which dtype, and in which layout."""
 
     position: int
     dtype: torch.dtype
+    memory_format: torch.memory_format
 
 
 def lift_weight_casts(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> tuple[fx.GraphModule, list[LiftedCast]]:
@@ -47,8 +53,8 @@ def lift_weight_casts(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> tupl
         return gm, []
     own, copies = _copy(gm)
     last = _placeholders(own)[-1]
-    for casts in found.values():
-        last = _add_input(own, copies[casts[0]], last)
+    for lifted, casts in found.items():
+        last = _add_input(own, copies[casts[0]], lifted, last)
         for cast in casts:
             copies[cast].replace_all_uses_with(last)
             own.graph.erase_node(copies[cast])
@@ -64,7 +70,7 @@ def _casts_of_weights(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> dict
     for position, (weight, value) in enumerate(zip(_placeholders(gm), example_inputs, strict=True)):
         if type(value) is torch.nn.Parameter and storage_of(value_of(weight)) not in written:
             for cast in filter(is_inserted_cast, weight.users):
-                found.setdefault(LiftedCast(position, value_of(cast).dtype), []).append(cast)
+                found.setdefault(LiftedCast(position, value_of(cast).dtype, _memory_format(cast)), []).append(cast)
     return found
 
 
@@ -87,14 +93,24 @@ def _placeholders(gm: fx.GraphModule) -> list[fx.Node]:
     return list(gm.graph.find_nodes(op="placeholder"))
 
 
-def _add_input(gm: fx.GraphModule, cast: fx.Node, last: fx.Node) -> fx.Node:
+def _add_input(gm: fx.GraphModule, cast: fx.Node, lifted: LiftedCast, last: fx.Node) -> fx.Node:
     """Add an input for the cast of a weight behind the last one."""
     assert isinstance(cast.args[0], fx.Node)
-    dtype = str(value_of(cast).dtype).removeprefix("torch.")
+    dtype = str(lifted.dtype).removeprefix("torch.")
     with gm.graph.inserting_after(last):
         added = gm.graph.placeholder(f"{cast.args[0].target}_{dtype}")
     setattr(added, _SOURCE, None)
     # CUDA graphs may rely on its address, as on those of weights: the store renews casts in place.
     added.meta["tensor_dict"] = {_STATIC_INPUT: "unguarded"}
-    set_value(added, value_of(cast).detach())
+    value = value_of(cast).detach()
+    preserved = lifted.memory_format is torch.preserve_format
+    set_value(added, value if preserved else value.to(memory_format=lifted.memory_format))
     return added
+
+
+def _memory_format(cast: fx.Node) -> torch.memory_format:
+    """Return the layout to keep a weight in: on the CPU Inductor wants those of convolutions channels-last."""
+    value = value_of(cast)
+    formats = {CHANNELS_LAST_OF.get((op_name_of(user), value.dim()), torch.preserve_format) for user in cast.users}
+    onednn = value.device.type == "cpu" and torch.backends.mkldnn.is_available()
+    return formats.pop() if onednn and len(formats) == 1 else torch.preserve_format

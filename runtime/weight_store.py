@@ -13,6 +13,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 _State = tuple[int, int, torch.Size]
+_Key = tuple[int, torch.dtype, torch.memory_format]
 
 
 @dataclass
@@ -31,7 +32,7 @@ class WeightStore:
     """
 
     def __init__(self) -> None:
-        self._entries: dict[tuple[int, torch.dtype], _Entry] = {}
+        self._entries: dict[_Key, _Entry] = {}
         self._lock = threading.RLock()
         self._users: weakref.WeakSet[CachedCasts] = weakref.WeakSet()
 
@@ -43,19 +44,22 @@ class WeightStore:
         """Bytes of all casts."""
         return sum(entry.cast.nbytes for entry in list(self._entries.values()))
 
-    def cast(self, weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """Return a weight in a dtype, cast now if the kept one is missing or stale."""
+    def cast(
+        self, weight: torch.Tensor, dtype: torch.dtype, memory_format: torch.memory_format = torch.preserve_format
+    ) -> torch.Tensor:
+        """Return a weight in a dtype and layout, cast now if the kept one is missing or stale."""
+        key = (id(weight), dtype, memory_format)
         with self._lock:
-            entry = self._entries.get((id(weight), dtype))
+            entry = self._entries.get(key)
             if entry is None or entry.weight() is not weight:
-                entry = self._entries[id(weight), dtype] = self._new_entry(weight, dtype)
+                entry = self._entries[key] = self._new_entry(weight, key)
             elif entry.state is None or entry.state != _state_of(weight):
-                _renew(entry, weight, dtype)
+                _renew(entry, weight, dtype, memory_format)
             return entry.cast
 
     def find(self, weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor | None:
-        """Return the kept cast of a weight if there is one and it is not stale."""
-        entry = self._entries.get((id(weight), dtype))
+        """Return the kept cast of a weight in its own layout if there is one and it is not stale."""
+        entry = self._entries.get((id(weight), dtype, torch.preserve_format))
         valid = (
             entry is not None
             and entry.weight() is weight
@@ -68,7 +72,7 @@ class WeightStore:
         """Have the casts of these weights made again at their next use."""
         stale = {id(weight) for weight in weights}
         with self._lock:
-            for (identity, _), entry in self._entries.items():
+            for (identity, *_), entry in self._entries.items():
                 if identity in stale:
                     entry.state = None
             self._forget_collected()
@@ -77,12 +81,13 @@ class WeightStore:
         """Tell a collection of casts, from now on, when it must collect them anew."""
         self._users.add(user)
 
-    def _new_entry(self, weight: torch.Tensor, dtype: torch.dtype) -> _Entry:
+    def _new_entry(self, weight: torch.Tensor, key: _Key) -> _Entry:
         _watch_optimizers()
-        key = (id(weight), dtype)
-        return _Entry(weakref.ref(weight, lambda _: self._drop(key)), _state_of(weight), cast_weight(weight, dtype))
+        _, dtype, memory_format = key
+        cast = cast_weight(weight, dtype, memory_format)
+        return _Entry(weakref.ref(weight, lambda _: self._drop(key)), _state_of(weight), cast)
 
-    def _drop(self, key: tuple[int, torch.dtype]) -> None:
+    def _drop(self, key: _Key) -> None:
         """Free the cast of a weight that died."""
         with self._lock:
             entry = self._entries.get(key)
@@ -100,10 +105,10 @@ class CachedCasts:
 
     Args:
         store: where the casts are kept.
-        wanted: positions among the graph's inputs and dtypes.
+        wanted: positions among the graph's inputs, dtypes and layouts.
     """
 
-    def __init__(self, store: WeightStore, wanted: Sequence[tuple[int, torch.dtype]]) -> None:
+    def __init__(self, store: WeightStore, wanted: Sequence[_Key]) -> None:
         self._store = store
         self._wanted = tuple(wanted)
         self._seen: list[Any] = []
@@ -112,7 +117,7 @@ class CachedCasts:
 
     def of(self, inputs: Sequence[Any]) -> list[torch.Tensor]:
         """Return the casts of the weights among a graph's inputs."""
-        weights = [inputs[position] for position, _ in self._wanted]
+        weights = [inputs[position] for position, *_ in self._wanted]
         if any(weight.is_inference() for weight in weights):
             return self._collect(weights)
         seen = [(id(weight), weight._version, weight.data_ptr()) for weight in weights]
@@ -128,23 +133,26 @@ class CachedCasts:
         self._casts = []
 
     def _collect(self, weights: list[torch.Tensor]) -> list[torch.Tensor]:
-        return [self._store.cast(weight, dtype) for weight, (_, dtype) in zip(weights, self._wanted, strict=True)]
+        return [
+            self._store.cast(weight, dtype, memory_format)
+            for weight, (_, dtype, memory_format) in zip(weights, self._wanted, strict=True)
+        ]
 
 
-def cast_weight(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Return a weight in a dtype, as a tensor that inference mode does not restrict."""
+def cast_weight(weight: torch.Tensor, dtype: torch.dtype, memory_format: torch.memory_format) -> torch.Tensor:
+    """Return a weight in a dtype and layout, as a tensor that inference mode does not restrict."""
     with torch.inference_mode(False), torch.no_grad():
-        return weight.to(dtype)
+        return weight.to(dtype, memory_format=memory_format)
 
 
-def _renew(entry: _Entry, weight: torch.Tensor, dtype: torch.dtype) -> None:
+def _renew(entry: _Entry, weight: torch.Tensor, dtype: torch.dtype, memory_format: torch.memory_format) -> None:
     """Bring a cast up to date, in place if the weight still has its form."""
     same_form = entry.cast.shape == weight.shape and entry.cast.device == weight.device
     if same_form:
         with torch.inference_mode(False), torch.no_grad():
             entry.cast.copy_(weight)
     else:
-        entry.cast = cast_weight(weight, dtype)
+        entry.cast = cast_weight(weight, dtype, memory_format)
     entry.state = _state_of(weight)
 
 

@@ -8,6 +8,7 @@ from unittest import mock
 
 import pytest
 import torch
+from torch._inductor.utils import run_and_get_code
 from torch.nn.utils import vector_to_parameters
 
 import xpu_amp_dynamo
@@ -217,6 +218,21 @@ def test_graphs_share_casts(model, x, casts):
     first(x)
     second(x)
     assert casts.call_count == len(WEIGHTS) == 4
+
+
+def test_weights_of_convolutions_lie_as_inductor_wants_them_on_the_cpu(casts):
+    """Kept in their own layout they would be copied into that one at each call."""
+    model = torch.nn.Conv2d(8, 8, 3)
+    x = torch.randn(2, 8, 16, 16)
+    compiled = torch.compile(model, backend="xpu_amp", options={"weights": "cached"})
+    with torch.no_grad():
+        y, code = run_and_get_code(compiled, x)
+        assert "empty_strided_cpu((8, 8, 3, 3)" not in code[0]
+        torch.testing.assert_close(y, model(x), rtol=0.02, atol=0.02)
+        # The same weights in eager code: their layout there is the parameter's own, as is that of the output.
+        with xpu_amp_dynamo.autocast("cpu"):
+            assert model(x).is_contiguous()
+    assert {cast.args[2] for cast in casts.call_args_list} == {torch.channels_last, torch.preserve_format}
 
 
 def test_eager_code_shares_casts(model, x, device):
