@@ -4,8 +4,12 @@ PyTorch offers no hook for that moment, and its cache is the only object whose l
 tied to an entry of that cache: an empty sentinel weight is cast through a stock autocast kernel, which
 puts the casted copy into the cache, and the token becomes a hook of that copy's autograd node. Clearing the
 cache frees copy, node and token in turn, whoever clears it: the exit of a region or a user's
-``torch.clear_autocast_cache()``. The kernel is that of ``addmm``, whose first argument needs no saved tensors,
-so that a user's saved tensor hooks see nothing of it. Checked on torch 2.13.0.
+``torch.clear_autocast_cache()``.
+
+The kernel is that of ``_addmm_activation`` on the CPU: it saves no tensors, so that a user's saved tensor hooks see
+nothing of it, and only PyTorch itself calls it, outside regions, so that every policy can leave it as it is. It must be
+called through the dispatcher, which releases Python's lock: another thread may be clearing the cache, and it holds
+the cache's mutex while it waits for Python's lock to free the token. Checked on torch 2.13.0.
 """
 
 from __future__ import annotations
@@ -24,10 +28,9 @@ class _Token:
         return None
 
 
-@functools.cache
-def stock_cpu_addmm() -> torch._C._SafeKernelFunction:
-    """Return stock PyTorch's autocast kernel of ``addmm``; the first call must come before it is overridden."""
-    return torch.library.get_kernel("aten::addmm", "AutocastCPU")
+# The op and the key whose stock kernel must stay registered.
+STOCK_OP = torch.ops.aten._addmm_activation.default
+STOCK_KEY = "AutocastCPU"
 
 
 @functools.cache
@@ -47,7 +50,7 @@ def token_of_autocast_cache(on_clear: Callable[[object], None]) -> weakref.ref[o
     with torch.inference_mode(False), torch.enable_grad():
         sentinel, factor = _sentinel()
         keys = torch._C._dispatch_keys(sentinel).add(torch._C.DispatchKey.AutocastCPU)
-        result = stock_cpu_addmm().call_boxed(keys, sentinel, factor, factor)
+        result = STOCK_OP._handle.redispatch_boxed(keys, sentinel, factor, factor)
     assert result.grad_fn is not None
     cast_node = result.grad_fn.next_functions[0][0]
     assert cast_node is not None

@@ -12,7 +12,7 @@ from xpu_amp_dynamo.devices import AUTOCAST_KEYS, check_device_type
 from xpu_amp_dynamo.errors import PolicyConflictError
 from xpu_amp_dynamo.op_names import overloads_of
 from xpu_amp_dynamo.policy import Policy
-from xpu_amp_dynamo.runtime.autocast_cache_lifetime import stock_cpu_addmm
+from xpu_amp_dynamo.runtime.autocast_cache_lifetime import STOCK_KEY, STOCK_OP
 from xpu_amp_dynamo.runtime.kernels import make_kernel
 
 
@@ -41,7 +41,6 @@ def install(policy: Policy | None = None, device_type: str = "xpu") -> None:
         if installed_policy(device_type) == policy:
             return
         uninstall(device_type)
-        stock_cpu_addmm()
         _installations[device_type] = _Installation(policy, _register(policy, device_type))
 
 
@@ -88,20 +87,22 @@ def _register(policy: Policy, device_type: str) -> dict[str, torch.library.Libra
     """Register the policy's kernels, and nothing in place of the stock kernels it does not list."""
     key = AUTOCAST_KEYS[device_type]
     stock = torch._C._dispatch_get_registrations_for_dispatch_key(key)
+    untouched = {STOCK_OP.name()} if key == STOCK_KEY else set()
     libraries: dict[str, torch.library.Library] = {}
     listed = {
         overload: make_kernel(overload, category, device_type)
         for op, category in policy.categories.items()
         for overload in overloads_of(op)
+        if overload.name() not in untouched
     }
-    names = {overload.name() for overload in listed}
+    unlisted = set(stock) - {overload.name() for overload in listed} - untouched
     with warnings.catch_warnings():
         # The dispatcher reports every override of a stock kernel; overriding is the purpose here.
         warnings.filterwarnings("ignore", message="(?s).*Overriding a previously registered kernel")
         for overload, kernel in listed.items():
             library = _library(libraries, overload.namespace)
             library.impl(overload, kernel, key, with_keyset=True)
-        for name in set(stock) - names:
+        for name in unlisted:
             namespace, _, base = name.partition("::")
             _library(libraries, namespace).impl(base, torch.library.fallthrough_kernel, key)
     return libraries

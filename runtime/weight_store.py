@@ -84,8 +84,9 @@ class WeightStore:
     def _new_entry(self, weight: torch.Tensor, key: _Key) -> _Entry:
         _watch_optimizers()
         _, dtype, memory_format = key
+        state = _state_of(weight)
         cast = cast_weight(weight, dtype, memory_format)
-        return _Entry(weakref.ref(weight, lambda _: self._drop(key)), _state_of(weight), cast)
+        return _Entry(weakref.ref(weight, lambda _: self._drop(key)), state, cast)
 
     def _drop(self, key: _Key) -> None:
         """Free the cast of a weight that died."""
@@ -111,8 +112,9 @@ class CachedCasts:
     def __init__(self, store: WeightStore, wanted: Sequence[_Key]) -> None:
         self._store = store
         self._wanted = tuple(wanted)
-        self._seen: list[Any] = []
-        self._casts: list[torch.Tensor] = []
+        # Replaced as one, since several threads may call. The number counts how often to forget was asked.
+        self._collected: tuple[list[Any], list[torch.Tensor]] = [], []
+        self._forgotten = 0
         store.add_user(self)
 
     def of(self, inputs: Sequence[Any]) -> list[torch.Tensor]:
@@ -120,17 +122,17 @@ class CachedCasts:
         weights = [inputs[position] for position, *_ in self._wanted]
         if any(weight.is_inference() for weight in weights):
             return self._collect(weights)
-        seen = [(id(weight), weight._version, weight.data_ptr()) for weight in weights]
-        casts = self._casts
-        if casts and seen == self._seen:
-            return casts
-        self._casts = self._collect(weights)
-        self._seen = seen
-        return self._casts
+        seen = [self._forgotten, *((id(weight), weight._version, weight.data_ptr()) for weight in weights)]
+        seen_before, casts = self._collected
+        if seen != seen_before:
+            casts = self._collect(weights)
+            self._collected = seen, casts
+        return casts
 
     def forget(self) -> None:
-        """Drop what was collected."""
-        self._casts = []
+        """Drop what was collected, and what a thread is collecting now."""
+        self._forgotten += 1
+        self._collected = [], []
 
     def _collect(self, weights: list[torch.Tensor]) -> list[torch.Tensor]:
         return [
@@ -146,14 +148,18 @@ def cast_weight(weight: torch.Tensor, dtype: torch.dtype, memory_format: torch.m
 
 
 def _renew(entry: _Entry, weight: torch.Tensor, dtype: torch.dtype, memory_format: torch.memory_format) -> None:
-    """Bring a cast up to date, in place if the weight still has its form."""
+    """Bring a cast up to date, in place if the weight still has its form.
+
+    The state is that before the cast: what another thread writes meanwhile makes the cast stale again.
+    """
+    state = _state_of(weight)
     same_form = entry.cast.shape == weight.shape and entry.cast.device == weight.device
     if same_form:
         with torch.inference_mode(False), torch.no_grad():
             entry.cast.copy_(weight)
     else:
         entry.cast = cast_weight(weight, dtype, memory_format)
-    entry.state = _state_of(weight)
+    entry.state = state
 
 
 def _state_of(weight: torch.Tensor) -> _State | None:

@@ -326,6 +326,33 @@ def test_a_weight_with_a_use_in_float32_too(x):
     torch.testing.assert_close(out[1], weight.sum())
 
 
+@pytest.mark.parametrize("moment", ["first cast", "renewal"])
+@torch.no_grad()
+def test_a_write_that_comes_while_a_weight_is_cast_is_seen(moment, device, monkeypatch):
+    """Another thread may write between the cast and the look at the version."""
+    weight, real = torch.nn.Parameter(torch.ones(WIDTH, device=device)), torch.Tensor.copy_
+    store = weight_store.WeightStore()
+
+    def cast_and_write(weight, dtype, memory_format):
+        cast = weight.to(dtype)
+        weight.add_(1)
+        return cast
+
+    def copy_and_write(cast, source):
+        real(cast, source)
+        source.add_(1)
+
+    if moment == "first cast":
+        monkeypatch.setattr(weight_store, "cast_weight", cast_and_write)
+    store.cast(weight, torch.bfloat16)
+    if moment == "renewal":
+        monkeypatch.setattr(torch.Tensor, "copy_", copy_and_write)
+        weight.add_(1)
+        store.cast(weight, torch.bfloat16)
+    monkeypatch.undo()
+    assert torch.equal(store.cast(weight, torch.bfloat16), weight.bfloat16())
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU of NVIDIA")
 def test_cuda_graphs(casts):
     model = torch.nn.Linear(WIDTH, WIDTH).cuda()
