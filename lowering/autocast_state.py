@@ -15,8 +15,10 @@ class AutocastState:
         enabled: whether the policy applies.
         dtype: the lower precision, bfloat16 or float16.
         cache_enabled: whether casts of float32 parameters are shared.
+        outermost: the number of the outermost region that the point lies in. Eager autocast shares casts within it.
     """
 
     enabled: bool
     dtype: torch.dtype
     cache_enabled: bool = True
+    outermost: int = 0

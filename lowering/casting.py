@@ -9,10 +9,14 @@ from torch import fx
 
 from xpu_amp_dynamo.cast_rule import LOWER_DTYPES
 from xpu_amp_dynamo.lowering.autocast_state import AutocastState
-from xpu_amp_dynamo.lowering.values import set_value, storage_of, tensors_in, value_of
+from xpu_amp_dynamo.lowering.values import set_value, storage_of, tensors_in, value_keys, value_of
 
 # Marks the casts that the lowering made; the value is the op that the cast serves.
 CAST_KEY = "xpu_amp_dynamo.cast_for"
+# The identity of a value, the dtype it is cast to, and within what the cast is shared.
+_Key = tuple[int, torch.dtype, int | None]
+# Marks what ``pin_written_values`` inserts, until it turns out to be a cast or to do nothing.
+_PIN_KEY = "xpu_amp_dynamo.pin"
 _COPIED_META = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "custom")
 
 
@@ -21,55 +25,69 @@ def is_inserted_cast(node: fx.Node) -> bool:
     return CAST_KEY in node.meta
 
 
+def is_pin(node: fx.Node) -> bool:
+    """Tell whether a node pins a dtype that lowering may still change."""
+    return _PIN_KEY in node.meta
+
+
 class Caster:
     """Inserts casts into one graph, one per value and dtype.
 
     A cast is shared by later uses until the value is written to. Values on the tape are the exception: eager
     autocast casts an activation anew at each use and so adds up its gradients in float32, where one shared
     cast would add them up in the lower precision. Their casts stay apart, bit-equal to eager; AOTAutograd
-    merges the forward copies after it has built the backward. Leaf parameters are shared, as in eager.
+    merges the forward copies after it has built the backward. Leaf parameters are shared, as in eager: until the
+    outermost region ends.
     """
 
     def __init__(self, grad_enabled: bool) -> None:
-        self._shared: dict[tuple[fx.Node, torch.dtype, bool], fx.Node] = {}
+        # Casts, each with the value that it was made from: nodes that return their input, as no-op casts do, share it.
+        self._shared: dict[_Key, tuple[torch.Tensor, fx.Node]] = {}
         self.grad_enabled = grad_enabled
 
     def cast(self, node: fx.Node, dtype: torch.dtype, user: fx.Node, state: AutocastState) -> fx.Node:
         """Return a node that holds ``node`` in ``dtype``, placed before ``user`` if it is new."""
-        source = self._source_of_widening(node, dtype)
+        source = self._source_of_widening(node, dtype, state)
         if source is not None:
             return source
-        key = (node, dtype, self.grad_enabled)
+        key = (id(value_of(node)), dtype, self._tape_of(node, state))
         if key not in self._shared or not self._may_share(node, state):
-            self._shared[key] = insert_cast(node, dtype, user)
-        return self._shared[key]
+            self._shared[key] = value_of(node), insert_cast(node, dtype, user)
+        return self._shared[key][1]
 
     def forget(self, written: Iterable[fx.Node]) -> None:
         """Stop sharing the casts of values whose memory has been written to."""
         storages = {storage_of(t) for node in written for t in tensors_in(value_of(node))}
-        for key in list(self._shared):
-            if storages & {storage_of(t) for t in tensors_in(value_of(key[0]))}:
+        for key, (value, _) in list(self._shared.items()):
+            if storage_of(value) in storages:
                 del self._shared[key]
 
     def forget_all(self) -> None:
         """Stop sharing every cast."""
         self._shared.clear()
 
+    def _is_on_tape(self, node: fx.Node) -> bool:
+        return self.grad_enabled and value_of(node).requires_grad
+
+    def _tape_of(self, node: fx.Node, state: AutocastState) -> int | None:
+        """Return within what the casts of a value are shared: None without a tape, else the outermost region."""
+        return state.outermost if self._is_on_tape(node) else None
+
     def _may_share(self, node: fx.Node, state: AutocastState) -> bool:
         value = value_of(node)
-        if not (self.grad_enabled and value.requires_grad):
+        if not self._is_on_tape(node):
             return True
         return state.cache_enabled and value.is_leaf and value.dtype is torch.float32
 
-    def _source_of_widening(self, node: fx.Node, dtype: torch.dtype) -> fx.Node | None:
+    def _source_of_widening(self, node: fx.Node, dtype: torch.dtype, state: AutocastState) -> fx.Node | None:
         """Return what an inserted cast to float32 was made from, if that has the wanted dtype already."""
         if not is_inserted_cast(node) or value_of(node).dtype is not torch.float32:
             return None
         source = node.args[0]
         assert isinstance(source, fx.Node)
         # The widening cast may be shared only while its source is unwritten, so the source still holds the value.
-        shared = self._shared.get((source, torch.float32, self.grad_enabled)) is node
-        return source if shared and dtype in LOWER_DTYPES and value_of(source).dtype is dtype else None
+        _, shared = self._shared.get((id(value_of(source)), torch.float32, self._tape_of(source, state)), (None, None))
+        return source if shared is node and dtype in LOWER_DTYPES and value_of(source).dtype is dtype else None
 
 
 def insert_cast(node: fx.Node, dtype: torch.dtype, user: fx.Node) -> fx.Node:
@@ -78,5 +96,40 @@ def insert_cast(node: fx.Node, dtype: torch.dtype, user: fx.Node) -> fx.Node:
         cast = node.graph.call_method("to", (node, dtype))
     cast.meta.update({key: user.meta[key] for key in _COPIED_META if key in user.meta})
     cast.meta[CAST_KEY] = str(user.target)
-    set_value(cast, value_of(node).to(dtype))
+    cast.meta.update(dict.fromkeys(value_keys(node), value_of(node).to(dtype)))
     return cast
+
+
+def insert_copy(node: fx.Node, user: fx.Node) -> fx.Node:
+    """Insert ``node.clone()`` before ``user``."""
+    with node.graph.inserting_before(user):
+        copy = node.graph.call_method("clone", (node,))
+    copy.meta.update({key: user.meta[key] for key in _COPIED_META if key in user.meta})
+    copy.meta.update(dict.fromkeys(value_keys(node), value_of(node).clone()))
+    return copy
+
+
+def insert_pin(node: fx.Node) -> fx.Node:
+    """Insert ``node.to(dtype)`` with the dtype that a node has, for all its users, and return it."""
+    value = value_of(node)
+    with node.graph.inserting_after(node):
+        pin = node.graph.call_method("to", (node, value.dtype))
+    node.replace_all_uses_with(pin, delete_user_cb=lambda user: user is not pin)
+    pin.meta.update({key: node.meta[key] for key in _COPIED_META if key in node.meta})
+    pin.meta[_PIN_KEY] = str(node.target)
+    pin.meta.update(dict.fromkeys(value_keys(node), value))
+    return pin
+
+
+def settle_pin(pin: fx.Node) -> bool:
+    """Make a pin a cast if its source has another dtype by now, else take it out; tell whether it is a cast."""
+    source, dtype = pin.args
+    assert isinstance(source, fx.Node)
+    assert isinstance(dtype, torch.dtype)
+    if value_of(source).dtype is dtype:
+        pin.replace_all_uses_with(source)
+        pin.graph.erase_node(pin)
+        return False
+    pin.meta[CAST_KEY] = pin.meta.pop(_PIN_KEY)
+    set_value(pin, value_of(source).to(dtype))
+    return True

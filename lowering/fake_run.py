@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch._dispatch.python import enable_python_dispatcher
 from torch.utils import _pytree as pytree
 
 from xpu_amp_dynamo.lowering.node_kind import mutated_inputs, returns_first_input
@@ -17,7 +18,13 @@ def run_node(node: fx.Node) -> Any:
 
     Must run inside the graph's fake tensor mode with autocast off. Raises what the op raises.
     """
-    return call_target(node, *input_values(node))
+    return _call_fake(node, *input_values(node))
+
+
+def _call_fake(node: fx.Node, args: Any, kwargs: Any) -> Any:
+    """Call a node's target as capture does: with symbolic sizes some composites run in Python only, torch 2.13.0."""
+    with enable_python_dispatcher():
+        return call_target(node, args, kwargs)
 
 
 def call_target(node: fx.Node, args: Any, kwargs: Any) -> Any:
@@ -33,7 +40,7 @@ def run_mutation(node: fx.Node) -> Any:
     args, kwargs = input_values(node)
     args, kwargs = pytree.tree_map_only(torch.Tensor, torch.clone, (args, kwargs))
     with torch.no_grad():
-        call_target(node, args, kwargs)
+        _call_fake(node, args, kwargs)
     recorded = value_of(node)
     if not returns_first_input(node):
         return recorded

@@ -57,6 +57,8 @@ class Regions:
 def find_regions(graph: fx.Graph, initial_state: AutocastState, device_type: str) -> Regions:
     """Return the autocast state of every node of a graph.
 
+    A region around the call of this function counts as one around the graph.
+
     Args:
         graph: a captured graph.
         initial_state: the state at its entry.
@@ -70,8 +72,10 @@ def find_regions(graph: fx.Graph, initial_state: AutocastState, device_type: str
     state = initial_state
     before_entry: dict[fx.Node, AutocastState] = {}
     used = _device_types(graph) - {device_type}
+    nesting = _Nesting()
     for node in graph.nodes:
-        regions.states[node] = state
+        outermost = nesting.after(node)
+        regions.states[node] = state = dataclasses.replace(state, outermost=outermost)
         marked = _device_of_marker(node)
         if marked is None or marked in used:
             continue
@@ -86,6 +90,24 @@ def find_regions(graph: fx.Graph, initial_state: AutocastState, device_type: str
         else:
             state = _after_call(state, node)
     return regions
+
+
+class _Nesting:
+    """Counts the outermost regions, of all device types, as PyTorch counts their nesting to end its cache of casts."""
+
+    def __init__(self) -> None:
+        self._depth = torch.autocast_increment_nesting() - 1
+        torch.autocast_decrement_nesting()
+        self._outermost = 0
+
+    def after(self, node: fx.Node) -> int:
+        """Return the number of the outermost region that is open after a node, or was last."""
+        if node.target in (ENTER, torch.autocast_increment_nesting):
+            self._outermost += self._depth == 0
+            self._depth += 1
+        elif node.target in (EXIT, torch.autocast_decrement_nesting):
+            self._depth -= 1
+        return self._outermost
 
 
 def _device_of_marker(node: fx.Node) -> str | None:

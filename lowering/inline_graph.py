@@ -42,9 +42,7 @@ def _copy(inner: fx.Node, node: fx.Node, copies: dict[fx.Node, fx.Node]) -> fx.N
     """Copy one node of the trace before the call, with the call's stack trace and module."""
     with node.graph.inserting_before(node):
         copy = node.graph.node_copy(inner, copies.__getitem__)
-    copy.meta = {key: value for key, value in node.meta.items() if key not in ("example_value", "val")}
-    if "val" in node.meta:
-        copy.meta["val"] = None
+    copy.meta = dict(node.meta)
     set_value(copy, value_of(inner))
     return copy
 

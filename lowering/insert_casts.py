@@ -19,32 +19,52 @@ from torch.autograd import grad_mode
 
 from xpu_amp_dynamo.cast_rule import ELIGIBLE_DTYPES, Category, cast_rule
 from xpu_amp_dynamo.errors import BannedOpError, LoweringError
-from xpu_amp_dynamo.lowering.casting import Caster
+from xpu_amp_dynamo.lowering.casting import Caster, insert_copy, is_pin, settle_pin
 from xpu_amp_dynamo.lowering.context import LoweringContext
 from xpu_amp_dynamo.lowering.fake_run import run_mutation, run_node, with_recorded_sizes
+from xpu_amp_dynamo.lowering.functorch_levels import inside_level, is_level_call, leave_open_levels
 from xpu_amp_dynamo.lowering.inline_graph import inline_graph
-from xpu_amp_dynamo.lowering.node_kind import CALLS, base_op_name, is_higher_order, mutated_inputs, op_name_of
+from xpu_amp_dynamo.lowering.layout_ops import LAYOUT_OPS
+from xpu_amp_dynamo.lowering.node_kind import (
+    CALLS,
+    base_op_name,
+    is_higher_order,
+    mutated_inputs,
+    op_name_of,
+    written_storages,
+)
 from xpu_amp_dynamo.lowering.trace_composite import trace_composite
-from xpu_amp_dynamo.lowering.values import dtypes_in, has_value, set_value, tensor_inputs, tensors_in, value_of
+from xpu_amp_dynamo.lowering.values import (
+    dtypes_in,
+    has_value,
+    set_value,
+    storage_of,
+    tensor_inputs,
+    tensors_in,
+    value_of,
+)
 
 _GRAD_MODE_CALLS = (torch._C._set_grad_enabled, torch.set_grad_enabled)
+_HOOK_CALLS = (torch._C._autograd._saved_tensors_hooks_disable, torch._C._autograd._saved_tensors_hooks_enable)
 _INFERENCE_MODE_CALLS = (grad_mode._enter_inference_mode, grad_mode._exit_inference_mode)
 
 
 def insert_casts(gm: fx.GraphModule, context: LoweringContext) -> bool:
     """Cast the inputs of listed ops, here and inside composites; tell whether anything was cast."""
-    lowering = _CastInsertion(context)
-    for node in list(gm.graph.nodes):
-        if node.op in CALLS:
-            lowering.lower(node)
+    lowering = _CastInsertion(context, {s: node for node in gm.graph.nodes for s in written_storages([node])})
+    with leave_open_levels():
+        for node in list(gm.graph.nodes):
+            if node.op in CALLS:
+                lowering.lower(node)
     return lowering.changed
 
 
 class _CastInsertion:
     """One walk over a graph, in program order."""
 
-    def __init__(self, context: LoweringContext) -> None:
+    def __init__(self, context: LoweringContext, last_writes: dict[int | None, fx.Node]) -> None:
         self.context = context
+        self.last_writes = last_writes
         self.caster = Caster(torch.is_grad_enabled())
         self.changed = False
 
@@ -54,14 +74,19 @@ class _CastInsertion:
             self.caster.grad_enabled = bool(node.args[0])
         if node.target in _INFERENCE_MODE_CALLS:
             self.caster.forget_all()
-        if is_higher_order(node):
+        if node.target in _HOOK_CALLS:
+            return
+        if is_pin(node):
+            self.changed |= settle_pin(node)
+        elif is_higher_order(node):
             self._restore_inputs(node)
+        elif is_level_call(node):
+            self._restore_inputs(node)
+            set_value(node, run_node(node))
         elif not self._lower_composite(node):
             self._lower_listed(node)
             self._recompute(node)
-        written = mutated_inputs(node)
-        if written:
-            self.caster.forget(written)
+        self.caster.forget(mutated_inputs(node))
 
     def _lower_listed(self, node: fx.Node) -> None:
         """Cast the inputs of a call that the policy lists."""
@@ -77,8 +102,18 @@ class _CastInsertion:
         dtype = self.context.states[node].dtype
         wanted = cast_rule(name, dtypes, self.context.policy, dtype)
         if wanted is not None:
+            self._copy_if_written_later(node, inputs, wanted)
             self._cast_inputs(node, dict.fromkeys(inputs, wanted))
         return None
+
+    def _copy_if_written_later(self, node: fx.Node, inputs: list[fx.Node], wanted: torch.dtype) -> None:
+        """Copy inputs that eager code would have cast, where backward needs them as they are now."""
+        differentiated = self.caster.grad_enabled and any(value_of(n).requires_grad for n in inputs)
+        for n in inputs if differentiated else ():
+            cast_at_capture = value_of(n).dtype is wanted and self._recorded_dtype(n) is not wanted
+            last_write = self.last_writes.get(storage_of(self.context.recorded.get(n, value_of(n))), node)
+            if cast_at_capture and node < last_write:
+                node.replace_input_with(n, insert_copy(n, node))
 
     def _category(self, node: fx.Node) -> Category | None:
         """Return what the policy does with a node in its state."""
@@ -118,13 +153,18 @@ class _CastInsertion:
 
     def _recompute(self, node: fx.Node) -> None:
         """Bring a call's value up to date with its inputs."""
-        if has_value(node) and all(map(self._as_recorded, node.all_input_nodes)):
+        unchanged = has_value(node) and all(map(self._as_recorded, node.all_input_nodes))
+        if unchanged and not inside_level() and not self._may_have_been_cast(node):
             return
         try:
             set_value(node, self._run(node))
         except RuntimeError as error:
             self._match_dtypes(node, error)
         self.context.recorded.setdefault(node, value_of(node))
+
+    def _may_have_been_cast(self, node: fx.Node) -> bool:
+        """Tell whether the autocast that was on at capture, which may follow other lists, can have cast inputs."""
+        return self.context.states[node].enabled and op_name_of(node) not in LAYOUT_OPS
 
     def _run(self, node: fx.Node) -> Any:
         if mutated_inputs(node):
@@ -158,16 +198,17 @@ class _CastInsertion:
         self._cast_inputs(node, {n: self._recorded_dtype(n) for n in tensor_inputs(node)})
 
     def _cast_inputs(self, node: fx.Node, wanted: dict[fx.Node, torch.dtype]) -> None:
-        """Replace those inputs of a call that have another eligible dtype than the wanted one."""
+        """Cast those inputs of a call that have another eligible dtype than the wanted one, each use on its own."""
         state = self.context.states[node]
-        casts = {
-            n: self.caster.cast(n, dtype, node, state)
-            for n, dtype in wanted.items()
-            if value_of(n).dtype is not dtype and value_of(n).dtype in ELIGIBLE_DTYPES
-        }
-        for source, cast in casts.items():
-            node.replace_input_with(source, cast)
+
+        def cast(argument: fx.Node) -> fx.Node:
+            dtype, own = wanted.get(argument), value_of(argument)
+            if dtype is None or own.dtype is dtype or own.dtype not in ELIGIBLE_DTYPES:
+                return argument
             self.changed = True
+            return self.caster.cast(argument, dtype, node, state)
+
+        node.args, node.kwargs = fx.map_arg((node.args, node.kwargs), cast)
 
     def _as_recorded(self, node: fx.Node) -> bool:
         """Tell whether a node's value still has the dtypes that capture recorded."""

@@ -3,8 +3,9 @@
 before:  forward(x, w):              y = linear(x.to(bfloat16), w.to(bfloat16))
 after:   forward(x, w, w_bfloat16):  y = linear(x.to(bfloat16), w_bfloat16)
 
-For graphs without a backward. Left alone: casts of anything but a plain parameter, and of parameters that the graph
-writes to. Values do not change as long as the caller hands over what the casts would give.
+For graphs without a backward. Left alone: casts of anything but a plain parameter, of parameters that the graph
+writes to, and of those that ``fully_shard`` gathers anew for each call, unseen by version counters. Values do not
+change as long as the caller hands over what the casts would give.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import torch
 from torch import fx
 
 from xpu_amp_dynamo.lowering.casting import is_inserted_cast
-from xpu_amp_dynamo.lowering.node_kind import mutated_inputs, op_name_of
-from xpu_amp_dynamo.lowering.values import set_value, storage_of, tensors_in, value_of
+from xpu_amp_dynamo.lowering.node_kind import op_name_of, written_storages
+from xpu_amp_dynamo.lowering.values import set_value, storage_of, value_of
 
 # What AOTAutograd looks for on Dynamo's graphs, torch 2.13.0.
 _SOURCE = "_dynamo_source"
@@ -65,13 +66,20 @@ def lift_weight_casts(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> tupl
 
 def _casts_of_weights(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> dict[LiftedCast, list[fx.Node]]:
     """Find the inserted casts of parameters that the graph does not write to."""
-    written = {storage_of(t) for node in gm.graph.nodes for n in mutated_inputs(node) for t in tensors_in(value_of(n))}
+    written = written_storages(gm.graph.nodes)
     found: dict[LiftedCast, list[fx.Node]] = {}
     for position, (weight, value) in enumerate(zip(_placeholders(gm), example_inputs, strict=True)):
-        if type(value) is torch.nn.Parameter and storage_of(value_of(weight)) not in written:
+        plain = type(value) is torch.nn.Parameter and not _is_gathered(weight)
+        if plain and storage_of(value_of(weight)) not in written:
             for cast in filter(is_inserted_cast, weight.users):
                 found.setdefault(LiftedCast(position, value_of(cast).dtype, _memory_format(cast)), []).append(cast)
     return found
+
+
+def _is_gathered(weight: fx.Node) -> bool:
+    """Tell whether a parameter belongs to a module that is sharded over processes."""
+    source = getattr(weight, _SOURCE, None)
+    return source is not None and source.guard_source.is_fsdp_module()
 
 
 def _copy(gm: fx.GraphModule) -> tuple[fx.GraphModule, dict[fx.Node, fx.Node]]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import fx
+from torch._higher_order_ops.triton_kernel_wrap import TritonKernelWrapperMutation as TritonKernelWrapper
 from torch._ops import HigherOrderOperator, OpOverload
 
-from xpu_amp_dynamo.lowering.values import value_of
+from xpu_amp_dynamo.lowering.values import storage_of, tensor_inputs, tensors_in, value_of
 from xpu_amp_dynamo.op_names import ALIASES, IN_PLACE_OPERATORS, callable_name, is_in_place_name
 
 CALLS = ("call_function", "call_method")
@@ -58,6 +60,11 @@ def mutated_inputs(node: fx.Node) -> list[fx.Node]:
     return [a for a in _mutated_arguments(node) if isinstance(a, fx.Node)]
 
 
+def written_storages(nodes: Iterable[fx.Node]) -> set[int | None]:
+    """Return the storages of what any of the calls writes to."""
+    return {storage_of(t) for node in nodes for n in mutated_inputs(node) for t in tensors_in(value_of(n))} - {None}
+
+
 def _target_name(node: fx.Node) -> str:
     """Return the name of the method or function that a node calls."""
     return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
@@ -71,6 +78,8 @@ def _mutated_arguments(node: fx.Node) -> list[Any]:
     written = list(outs) if isinstance(outs, (tuple, list)) else [outs]
     if isinstance(node.target, OpOverload):
         return written + _mutated_by_schema(node, node.target)
+    if is_higher_order(node):
+        return _mutated_by_subgraphs(node)
     name = _target_name(node)
     if name in IN_PLACE_OPERATORS or is_in_place_name(name) or _is_called_in_place(node):
         written.append(node.args[0])
@@ -85,6 +94,24 @@ def _mutated_by_schema(node: fx.Node, op: OpOverload) -> list[Any]:
             value = node.args[position] if position < len(node.args) else node.kwargs.get(argument.name)
             written.extend(value if isinstance(value, (tuple, list)) else [value])
     return written
+
+
+def _mutated_by_subgraphs(node: fx.Node) -> list[Any]:
+    """List all tensors that a higher-order op gets, if it may write to any of them."""
+    writes = isinstance(node.target, TritonKernelWrapper) or any(_writes_to_inputs(gm) for _, gm in subgraphs_of(node))
+    return tensor_inputs(node) if writes else []
+
+
+def _writes_to_inputs(gm: fx.GraphModule) -> bool:
+    """Tell whether a graph writes to memory of its inputs."""
+    own = {storage_of(t) for node in gm.graph.find_nodes(op="placeholder") for t in tensors_in(value_of(node))}
+    return bool(own & written_storages(gm.graph.nodes))
+
+
+def writes_unseen(node: fx.Node) -> bool:
+    """Tell whether a call writes to its inputs where no cast can follow: in a kernel, a custom op or a subgraph."""
+    own = isinstance(node.target, OpOverload) and node.target.namespace != "aten"
+    return (own or is_higher_order(node)) and bool(mutated_inputs(node))
 
 
 def _is_called_in_place(node: fx.Node) -> bool:

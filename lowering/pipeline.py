@@ -12,15 +12,19 @@ from typing import Any
 import torch
 from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
 
 from xpu_amp_dynamo.lowering.autocast_state import AutocastState
 from xpu_amp_dynamo.lowering.context import LoweringContext
 from xpu_amp_dynamo.lowering.erase_regions import erase_regions
+from xpu_amp_dynamo.lowering.inline_regions import inline_regions
 from xpu_amp_dynamo.lowering.insert_casts import insert_casts
 from xpu_amp_dynamo.lowering.node_kind import CALLS, subgraphs_of
+from xpu_amp_dynamo.lowering.pin_written_values import pin_written_values
 from xpu_amp_dynamo.lowering.record_values import fake_mode_of, record_values
 from xpu_amp_dynamo.lowering.report import LoweringReport
 from xpu_amp_dynamo.lowering.restore_output_dtypes import restore_output_dtypes
+from xpu_amp_dynamo.lowering.update_assertions import update_assertions
 from xpu_amp_dynamo.lowering.verify import count_casts, verify
 from xpu_amp_dynamo.policy import Policy
 
@@ -57,10 +61,23 @@ def lower_graph(
     report = LoweringReport()
     fake_mode = fake_mode_of(gm)
     context = LoweringContext(policy, device_type, initial_state, fake_mode, preserve_output_dtype, report)
-    with fake_mode, _no_new_symbols(fake_mode), torch._C._DisableAutocast():
+    with fake_mode, _no_new_symbols(fake_mode), _save_tensors_unseen(), torch._C._DisableAutocast():
         _run_passes(gm, example_inputs, context)
     report.seconds = time.perf_counter() - started
     return report
+
+
+def _save_tensors_unseen() -> contextlib.AbstractContextManager[None]:
+    """Keep what reruns save for backward from the hooks around compilation: checkpointing counts what it gets.
+
+    Inside ``torch.func.grad`` there are no hooks, and none can be set.
+    """
+    enabled = torch._C._autograd._saved_tensors_hooks_is_enabled()  # type: ignore[attr-defined]
+    return saved_tensors_hooks(_identity, _identity) if enabled else contextlib.nullcontext()
+
+
+def _identity(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
 
 
 def _no_new_symbols(fake_mode: FakeTensorMode) -> contextlib.AbstractContextManager[None]:
@@ -71,10 +88,11 @@ def _no_new_symbols(fake_mode: FakeTensorMode) -> contextlib.AbstractContextMana
 
 def _run_passes(gm: fx.GraphModule, example_inputs: Sequence[Any], context: LoweringContext) -> None:
     """Run every pass on one graph, verify it, and clean up if any pass changed it."""
+    inlined = inline_regions(gm)
     context.recorded = record_values(gm, example_inputs, context.fake_mode)
     changed = [run(gm, context) for run in PASSES]
     verify(gm, context)
-    if any(changed):
+    if inlined or any(changed):
         gm.recompile()
     context.report.casts += count_casts(gm)
 
@@ -123,4 +141,11 @@ def _fetch(gm: fx.GraphModule, module: fx.GraphModule, getter: fx.Node) -> fx.No
 
 
 # Regions go first: they say which state each node runs in. Outputs come last: their dtypes are known by then.
-PASSES: tuple[Pass, ...] = (erase_regions, lower_subgraphs, insert_casts, restore_output_dtypes)
+PASSES: tuple[Pass, ...] = (
+    erase_regions,
+    lower_subgraphs,
+    pin_written_values,
+    insert_casts,
+    update_assertions,
+    restore_output_dtypes,
+)

@@ -21,16 +21,17 @@ from typing import Any
 import torch
 from torch import fx
 from torch._ops import OpOverload, OpOverloadPacket
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.proxy_tensor import make_fx, py_sym_types
 from torch.utils import _pytree as pytree
 
 from xpu_amp_dynamo.cast_rule import ELIGIBLE_DTYPES, cast_rule
 from xpu_amp_dynamo.lowering.autocast_state import AutocastState
 from xpu_amp_dynamo.lowering.context import LoweringContext
 from xpu_amp_dynamo.lowering.fake_run import call_target
+from xpu_amp_dynamo.lowering.functorch_levels import outside_levels, without_wrappers
 from xpu_amp_dynamo.lowering.layout_ops import LAYOUT_OPS
 from xpu_amp_dynamo.lowering.node_kind import op_name_of
-from xpu_amp_dynamo.lowering.values import input_values, tensors_in, value_of
+from xpu_amp_dynamo.lowering.values import input_values, runnable_value_of, tensors_in
 from xpu_amp_dynamo.op_names import overloads_of
 from xpu_amp_dynamo.policy import Policy
 
@@ -76,7 +77,8 @@ def _trace(node: fx.Node, decompositions: dict[OpOverload, Decomposition]) -> fx
         return call_target(node, *fx.map_arg((node.args, node.kwargs), given.__getitem__))
 
     traced = make_fx(call, decomposition_table=decompositions, pre_dispatch=True)
-    return traced(*[value_of(n) for n in inputs])
+    with outside_levels():
+        return traced(*[without_wrappers(runnable_value_of(n)) for n in inputs])
 
 
 def _decompositions(
@@ -124,9 +126,20 @@ def _composite_ops() -> dict[OpOverload, Decomposition]:
         if namespace == "aten" and torch._C._dispatch_has_kernel(qualified):
             op = getattr(getattr(torch.ops.aten, packet), overload or "default")
             if packet not in LAYOUT_OPS and _is_composite(op):
-                # Not op.decompose: it prefers PyTorch's Python decompositions, which draw other random numbers.
-                table[op] = functools.partial(op._op_dk, torch._C.DispatchKey.CompositeImplicitAutograd)
+                table[op] = functools.partial(_take_apart, op)
     return table
+
+
+def _take_apart(op: OpOverload, *args: Any, **kwargs: Any) -> Any:
+    """Call a composite op's own implementation, so that it calls the ops inside.
+
+    ``op.decompose`` would prefer PyTorch's Python implementations, some of which draw other random numbers. They are
+    needed where sizes are symbolic: ``upsample_*`` refuses such in C++ (torch 2.13.0).
+    """
+    symbolic = any(isinstance(leaf, py_sym_types) for leaf in pytree.tree_leaves((args, kwargs)))
+    if symbolic and torch._C.DispatchKey.CompositeImplicitAutograd in op.py_kernels:
+        return op.decompose(*args, **kwargs)
+    return op._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
 
 
 def _is_composite(op: OpOverload) -> bool:

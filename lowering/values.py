@@ -8,6 +8,11 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
+from xpu_amp_dynamo.lowering.functorch_levels import innermost, is_wrapped
+
+# The first is Dynamo's, the second that of export.
+_VALUE_KEYS = ("example_value", "val")
+
 
 def value_of(node: fx.Node) -> Any:
     """Return a node's value: Dynamo keeps it under ``example_value``, export under ``val``."""
@@ -20,13 +25,29 @@ def has_value(node: fx.Node) -> bool:
 
 
 def set_value(node: fx.Node, value: Any) -> None:
-    """Store a node's value where its graph keeps values."""
-    node.meta["val" if "val" in node.meta and "example_value" not in node.meta else "example_value"] = value
+    """Store a node's value where its graph keeps values; strict export keeps some twice."""
+    node.meta.update(dict.fromkeys(value_keys(node), value))
+
+
+def value_keys(node: fx.Node) -> list[str]:
+    """List the keys under which a node keeps its value."""
+    return [key for key in _VALUE_KEYS if key in node.meta] or ["example_value"]
 
 
 def input_values(node: fx.Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the node's arguments with every node replaced by its value."""
-    return fx.map_arg((node.args, node.kwargs), value_of)
+    """Return the node's arguments with every node replaced by its value, such that the node can run on them."""
+    return fx.map_arg((node.args, node.kwargs), runnable_value_of)
+
+
+def runnable_value_of(node: fx.Node) -> Any:
+    """Return a node's value, detached if it is a view that requires grad.
+
+    By now capture has run what writes to its base, after which autograd refuses some views, those of ``chunk`` for one.
+    """
+    value = value_of(node)
+    if not isinstance(value, torch.Tensor) or is_wrapped(value) or not value.requires_grad or not value._is_view():
+        return value
+    return value.detach().requires_grad_()
 
 
 def tensor_inputs(node: fx.Node) -> list[fx.Node]:
@@ -46,4 +67,5 @@ def dtypes_in(value: object) -> list[torch.dtype]:
 
 def storage_of(tensor: torch.Tensor) -> int | None:
     """Return what identifies a tensor's storage, None for layouts without one."""
+    tensor = innermost(tensor)
     return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else None

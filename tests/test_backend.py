@@ -9,10 +9,10 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
-from torch._dynamo.testing import CompileCounterWithBackend
 from torch._dynamo.utils import counters
 
 import xpu_amp_dynamo
+from tests.programs.comparison import counting_backend
 from xpu_amp_dynamo import BackendOptions, Policy, backend
 from xpu_amp_dynamo.errors import InvalidOptionError
 
@@ -200,9 +200,8 @@ def test_compiled_code_runs_with_autocast_off():
 @pytest.mark.filterwarnings("ignore:float16 training needs loss scaling")
 @pytest.mark.parametrize("inner", ["eager", "aot_eager", "inductor"])
 def test_second_call_does_not_recompile_and_a_new_region_dtype_recompiles_once(inner):
-    counter = CompileCounterWithBackend(inner)
-    torch._dynamo.register_backend(counter, name=f"counting_{inner}")
-    model = torch.compile(torch.nn.Linear(4, 4), backend="xpu_amp", options={"inner_backend": f"counting_{inner}"})
+    counter, name = counting_backend(inner)
+    model = torch.compile(torch.nn.Linear(4, 4), backend="xpu_amp", options={"inner_backend": name})
     x = torch.randn(2, 4)
     for _ in range(3):
         with torch.autocast("cpu", torch.bfloat16):
@@ -277,14 +276,13 @@ def test_reports_are_recorded():
 
 @pytest.mark.parametrize("inner", ["eager", "inductor"])
 def test_dynamic_sizes_do_not_recompile(inner):
-    counter = CompileCounterWithBackend(inner)
-    torch._dynamo.register_backend(counter, name=f"dynamic_{inner}")
+    counter, name = counting_backend(inner)
 
     def program(x, w, t):
         y = torch.einsum("bij,jk->bik", x, w)
         return F.cross_entropy(torch.cat([y, x], dim=1).flatten(0, 1), t), torch.bmm(y, y.mT)
 
-    options = {"inner_backend": f"dynamic_{inner}"}
+    options = {"inner_backend": name}
     compiled_program = torch.compile(program, backend="xpu_amp", dynamic=True, options=options)
     w = torch.randn(4, 4)
     for length in (3, 5, 9):

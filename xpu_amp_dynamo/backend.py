@@ -11,9 +11,11 @@ import torch
 from torch import fx
 from torch._dynamo.backends.registry import lookup_backend
 
+from xpu_amp_dynamo.autocast_off import compiling_without_autocast, without_autocast
 from xpu_amp_dynamo.devices import AUTOCAST_KEYS
 from xpu_amp_dynamo.errors import InvalidOptionError
 from xpu_amp_dynamo.inductor import inductor_compiler
+from xpu_amp_dynamo.inductor_workarounds import inductor_workarounds
 from xpu_amp_dynamo.lowering.autocast_state import AutocastState
 from xpu_amp_dynamo.lowering.lift_weight_casts import LiftedCast, lift_weight_casts
 from xpu_amp_dynamo.lowering.pipeline import lower_graph
@@ -57,9 +59,9 @@ def xpu_amp(
     cached = parsed.weights == "cached" and not _has_backward(example_inputs)
     gm, lifted = lift_weight_casts(gm, example_inputs) if cached else (gm, [])
     added = [value_of(node) for node in list(gm.graph.find_nodes(op="placeholder"))[len(example_inputs) :]]
-    with torch._C._DisableAutocast():
+    with compiling_without_autocast(), torch._inductor.config.patch(inductor_workarounds(gm)):
         compiled = compile_inner(gm, [*example_inputs, *added])
-    return _without_autocast(_with_cached_weights(compiled, lifted) if lifted else compiled)
+    return without_autocast(_with_cached_weights(compiled, lifted) if lifted else compiled)
 
 
 def lower(gm: fx.GraphModule, example_inputs: Sequence[Any], **options: Any) -> fx.GraphModule:
@@ -133,17 +135,6 @@ def _with_cached_weights(compiled: CompiledFunction, lifted: Sequence[LiftedCast
     @functools.wraps(compiled, assigned=("__name__", "__doc__"))
     def run(*args: Any) -> Any:
         return compiled(*args, *casts.of(args))
-
-    return run
-
-
-def _without_autocast(compiled: CompiledFunction) -> CompiledFunction:
-    """Return the compiled function with autocast off while it runs, so that nothing is cast twice."""
-
-    @functools.wraps(compiled, assigned=("__name__", "__doc__"))
-    def run(*args: Any) -> Any:
-        with torch._C._DisableAutocast():
-            return compiled(*args)
 
     return run
 

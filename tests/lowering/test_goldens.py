@@ -465,7 +465,7 @@ return (add,)
     )
 
 
-def test_grad_modes_do_not_share_casts():
+def test_grad_modes_do_not_share_casts_of_what_requires_grad():
     w = W.clone().requires_grad_()
 
     def program(x, w):
@@ -480,12 +480,11 @@ to: "bf16[2, 4]" = l_x_.to(torch.bfloat16)
 to_1: "bf16[4, 4]" = l_w_.to(torch.bfloat16)
 a: "bf16[2, 4]" = torch._C._nn.linear(to, to_1)
 _set_grad_enabled_1 = torch._C._set_grad_enabled(True)
-to_2: "bf16[2, 4]" = l_x_.to(torch.bfloat16)
-to_3: "bf16[4, 4]" = l_w_.to(torch.bfloat16)
-linear_1: "bf16[2, 4]" = torch._C._nn.linear(to_2, to_3)
-to_4: "f32[2, 4]" = a.to(torch.float32)
-to_5: "f32[2, 4]" = linear_1.to(torch.float32)
-return (to_4, to_5)
+to_2: "bf16[4, 4]" = l_w_.to(torch.bfloat16)
+linear_1: "bf16[2, 4]" = torch._C._nn.linear(to, to_2)
+to_3: "f32[2, 4]" = a.to(torch.float32)
+to_4: "f32[2, 4]" = linear_1.to(torch.float32)
+return (to_3, to_4)
 """,
         program,
         X,
@@ -508,5 +507,52 @@ return (view,)
 """,
         lambda x, w: torch.cat([x @ w, x]).view(2, -1, 4),
         x,
+        W,
+    )
+
+
+@torch.library.custom_op("xpu_amp_goldens::increment", mutates_args=("into",))
+def increment(into: torch.Tensor) -> None:
+    """Stand for a kernel that writes to float32."""
+    into.add_(1)
+
+
+def test_a_write_of_a_custom_op_reaches_the_views_of_what_it_writes_to():
+    def program(x, w):
+        y = F.linear(x, w)
+        row = y[0]
+        increment(y)
+        return row, y
+
+    check(
+        """\
+to_1: "bf16[2, 4]" = l_x_.to(torch.bfloat16)
+to_2: "bf16[4, 4]" = l_w_.to(torch.bfloat16)
+y: "bf16[2, 4]" = torch._C._nn.linear(to_1, to_2)
+to: "f32[2, 4]" = y.to(torch.float32)
+row: "f32[4]" = to[0]
+increment_default = torch.ops.xpu_amp_goldens.increment.default(to)
+return (row, to)
+""",
+        program,
+        X,
+        W,
+    )
+
+
+def test_nothing_is_pinned_where_no_dtype_changes():
+    def program(x, w):
+        y = x + 1
+        increment(y)
+        return y
+
+    check(
+        """\
+y: "f32[2, 4]" = l_x_ + 1
+increment_default = torch.ops.xpu_amp_goldens.increment.default(y)
+return (y,)
+""",
+        program,
+        X,
         W,
     )

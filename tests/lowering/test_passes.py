@@ -40,8 +40,8 @@ def test_find_regions_reads_pairs_and_lets_open_ones_run_on():
     other = graph.call_function(autocast_mode._enter_autocast, ("cuda", torch.bfloat16, False, None))
     graph.call_function(torch.relu, (x,)).name = "open"
     assert state_at(graph, "before") == OFF
-    assert state_at(graph, "inside") == AutocastState(False, torch.bfloat16, False)
-    assert state_at(graph, "open") == AutocastState(True, torch.float16)
+    assert state_at(graph, "inside") == AutocastState(False, torch.bfloat16, False, outermost=1)
+    assert state_at(graph, "open") == AutocastState(True, torch.float16, outermost=1)
     assert {outer, inner, other} < set(find_regions(graph, OFF, "cpu").markers)
 
 
@@ -272,3 +272,67 @@ def test_verification_catches_a_broken_graph():
     context.recorded = {y: torch.zeros(2, 2, dtype=torch.float64)}
     with pytest.raises(LoweringError, match="was recorded as"):
         verify(gm, context)
+
+
+@pytest.mark.parametrize("inner_backend", ["eager", "aot_eager"])
+def test_what_backward_needs_is_kept_from_later_writes(inner_backend):
+    """Eager code multiplies a cast copy of ``v``; lowered, ``v`` itself has the wanted dtype already."""
+
+    def program(x, w):
+        v = x @ x
+        with torch.autocast("cpu", torch.bfloat16):
+            y = w @ v
+        v.add_(1)
+        return y, v
+
+    x, w = torch.randn(4, 4), torch.randn(4, 4, requires_grad=True)
+    y, _ = torch.compile(program, backend="xpu_amp", options={"inner_backend": inner_backend})(x, w)
+    y.float().sum().backward()
+    expected = (x.bfloat16() @ x.bfloat16()).sum(1).float().expand(4, 4)
+    torch.testing.assert_close(w.grad, expected, rtol=0.02, atol=0.02)
+
+
+def test_a_cast_is_shared_with_a_conversion_that_does_nothing():
+    def program(x, w):
+        return x @ w.float(), x @ w
+
+    (gm,) = lowered_graphs(program, torch.ones(2, 2), torch.ones(2, 2, requires_grad=True))
+    assert casts_in(gm).count(torch.bfloat16) == 2
+
+
+def test_an_activation_used_twice_by_one_op_is_cast_twice():
+    """Eager autocast does, and so adds up its gradient in float32."""
+
+    def program(x, w):
+        y = x * w
+        return y @ y
+
+    (gm,) = lowered_graphs(program, torch.ones(2, 2), torch.ones(2, 2, requires_grad=True))
+    assert casts_in(gm).count(torch.bfloat16) == 2
+    (gm,) = lowered_graphs(program, torch.ones(2, 2), torch.ones(2, 2))
+    assert casts_in(gm).count(torch.bfloat16) == 1
+
+
+def test_views_whose_base_is_written_to_later_are_lowered():
+    """Autograd refuses the halves that capture has recorded, since by now it has run the write too."""
+
+    def program(x, w):
+        y = torch.sin(w)
+        halves = torch.cat(y.chunk(2, -1), -1) @ x
+        y.add_(1)
+        return halves
+
+    with torch.autocast("cpu", torch.bfloat16):
+        (gm,) = lowered_graphs(program, torch.ones(4, 4), torch.ones(4, 4, requires_grad=True))
+    assert torch.bfloat16 in casts_in(gm)
+
+
+def test_an_op_that_another_policy_cast_at_capture_keeps_its_recorded_dtype_at_the_edge():
+    """Captured under stock kernels, tensordot of float32 gives bfloat16; ours promotes, and casts the output back."""
+
+    def program(x, w):
+        return torch.tensordot(x, w, 1)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        (gm,) = lowered_graphs(program, torch.ones(2, 2), torch.ones(2, 2))
+    assert casts_in(gm) == [torch.bfloat16]

@@ -20,6 +20,8 @@ from torch.utils import _pytree as pytree
 
 from xpu_amp_dynamo.simulator.libdevice import simulate_libdevice
 
+# How the grids of kernels that users wrote are described; Inductor's own have others.
+_GRIDS_OF_USERS = ("FixedGrid", "PrecomputedGrid")
 _TORCH_DTYPES = {
     "fp64": torch.float64,
     "fp32": torch.float32,
@@ -56,11 +58,20 @@ def _on_host(run: Callable[..., Any]) -> Callable[..., Any]:
 
     def run_on_host(kernel: CachingAutotuner, *args: Any, **kwargs: Any) -> Any:
         args, kwargs = pytree.tree_map_only(torch.Tensor, _host_view, (args, kwargs))
+        if kernel.inductor_meta.get("grid_type") in _GRIDS_OF_USERS:
+            # Inductor passes its own kernels' constants to the interpreter, but not those of others.
+            kernel.configs[0].kwargs.update(_constants(kernel))
         # Lanes that a mask switches off compute on zeros, of which a GPU says nothing.
         with _patched_language(), np.errstate(all="ignore"):
             return run(kernel, *args, **kwargs)
 
     return run_on_host
+
+
+def _constants(kernel: CachingAutotuner) -> dict[str, Any]:
+    """Return the compile-time constants of a kernel."""
+    signature = kernel.triton_meta["signature"]
+    return {name: value for name, value in kernel.triton_meta["constants"].items() if signature[name] == "constexpr"}
 
 
 def _host_view(tensor: torch.Tensor) -> torch.Tensor:
