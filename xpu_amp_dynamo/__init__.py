@@ -3,6 +3,7 @@
 from xpu_amp_dynamo.backend import lower as lower
 from xpu_amp_dynamo.backend import xpu_amp as xpu_amp
 from xpu_amp_dynamo.devices import default_device_type as default_device_type
+from xpu_amp_dynamo.exported import lower_exported as lower_exported
 from xpu_amp_dynamo.lowering.report import LoweringReport as LoweringReport
 from xpu_amp_dynamo.options import BackendOptions as BackendOptions
 from xpu_amp_dynamo.policy import Policy as Policy

@@ -1,0 +1,116 @@
+"""Lowers programs of ``torch.export``, for deployment without this package."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import fx
+from torch.export.graph_signature import ExportGraphSignature, InputKind
+
+from xpu_amp_dynamo.backend import lower
+from xpu_amp_dynamo.errors import InvalidOptionError
+from xpu_amp_dynamo.lowering.casting import is_inserted_cast
+from xpu_amp_dynamo.lowering.values import set_value, value_of
+from xpu_amp_dynamo.options import BackendOptions
+
+
+def lower_exported(exported_program: torch.export.ExportedProgram, **options: Any) -> torch.export.ExportedProgram:
+    """Lower autocast into an exported program as explicit casts.
+
+    The result has no autocast region and needs neither this package nor a region where it runs: save it by
+    ``torch.export.save``, run its ``module()``, compile it by ``torch._inductor.aoti_compile_and_package``.
+
+    Args:
+        exported_program: what ``torch.export.export`` returned. It stays as it is.
+        options: ``dtype``, ``enabled``, ``policy``, ``device_type``, ``preserve_output_dtype`` and ``weights`` of
+            :class:`BackendOptions`. ``weights="cached"`` stores those parameters in the lower precision that the
+            program reads in no other: half the size, and no casts. An autocast region around this call takes
+            precedence over ``dtype`` and ``enabled``, and regions that were exported over both.
+
+    Returns:
+        A new program of the same inputs and outputs. It shares the parameters that were not cast.
+
+    Raises:
+        InvalidOptionError: an option is unknown, outside its legal set, or about compilation.
+        BannedOpError: the policy bans an op of the program.
+        LoweringError: the program cannot be lowered.
+
+    Example:
+        >>> exported = torch.export.export(model, (x,))
+        >>> lowered = xpu_amp_dynamo.lower_exported(exported, dtype=torch.bfloat16, weights="cached")
+        >>> torch._inductor.aoti_compile_and_package(lowered, package_path="model.pt2")
+    """
+    for name in ("inner_backend", "inductor", "precision"):
+        if name in options:
+            raise InvalidOptionError(f"option {name!r} is about compilation, and lower_exported compiles nothing")
+    weights = BackendOptions.parse(options).weights
+    gm, signature = copy.deepcopy(exported_program.graph_module), copy.deepcopy(exported_program.graph_signature)
+    before = [node.name if isinstance(node, fx.Node) else None for node in _outputs(gm)]
+    lower(gm, [], **options)
+    _cast_by_functions(gm)
+    state = dict(exported_program.state_dict)
+    if weights == "cached":
+        _store_in_lower_precision(gm, signature, state)
+    for old, new in zip(before, _outputs(gm), strict=True):
+        if old is not None and old != new.name:
+            signature.replace_all_uses(old, new.name)
+    gm.recompile()
+    return _program(exported_program, gm, signature, state)
+
+
+def _program(
+    original: torch.export.ExportedProgram,
+    gm: fx.GraphModule,
+    signature: ExportGraphSignature,
+    state: dict[str, torch.Tensor],
+) -> torch.export.ExportedProgram:
+    """Return a program like another with a graph of its own; checked on torch 2.13.0, which checks the graph."""
+    return torch.export.ExportedProgram(
+        root=gm,
+        graph=gm.graph,
+        graph_signature=signature,
+        state_dict=state,
+        range_constraints=original.range_constraints,
+        module_call_graph=original.module_call_graph,
+        example_inputs=original.example_inputs,
+        constants=original.constants,
+        verifiers=original.verifiers,
+    )
+
+
+def _outputs(gm: fx.GraphModule) -> list[Any]:
+    """List what a graph returns."""
+    results: Any = gm.graph.output_node().args[0]
+    return list(results)
+
+
+def _cast_by_functions(gm: fx.GraphModule) -> None:
+    """Replace casts as Dynamo's graphs have them by the op, which is all that exported graphs may call."""
+    for module in gm.modules():
+        for node in module.graph.nodes if isinstance(module, fx.GraphModule) else ():
+            if node.op == "call_method" and is_inserted_cast(node):
+                node.op, node.target = "call_function", torch.ops.aten.to.dtype
+        if isinstance(module, fx.GraphModule):
+            module.recompile()
+
+
+def _store_in_lower_precision(
+    gm: fx.GraphModule, signature: ExportGraphSignature, state: dict[str, torch.Tensor]
+) -> None:
+    """Cast the parameters that the graph reads in one lower precision only, and drop the casts."""
+    placeholders = gm.graph.find_nodes(op="placeholder")
+    for node, spec in zip(placeholders, signature.input_specs, strict=True):
+        casts = list(node.users)
+        dtypes = {value_of(cast).dtype for cast in casts if is_inserted_cast(cast)}
+        if spec.kind is not InputKind.PARAMETER or len(dtypes) != 1 or not all(map(is_inserted_cast, casts)):
+            continue
+        assert spec.target is not None
+        (dtype,) = dtypes
+        weight = state[spec.target]
+        state[spec.target] = torch.nn.Parameter(weight.detach().to(dtype), requires_grad=weight.requires_grad)
+        set_value(node, value_of(casts[0]))
+        for cast in casts:
+            cast.replace_all_uses_with(node)
+            gm.graph.erase_node(cast)
