@@ -1,0 +1,40 @@
+"""Two processes on the CPU, started by torchrun: losses are those of one process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch.distributed as dist
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.skipif(not dist.is_available(), reason="this build of torch has no torch.distributed")
+
+
+def torchrun(program, *arguments):
+    """Run a program of ``distributed/`` in two processes; its output is shown if it fails."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += ["-m", f"tests.programs.distributed.{program}", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-6000:]
+
+
+@pytest.mark.parametrize("region", ["region", "none"])
+@pytest.mark.parametrize("inner_backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_data_parallel(inner_backend, region):
+    torchrun("data_parallel", inner_backend, region)
+
+
+@pytest.mark.parametrize("inner_backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_fully_sharded(inner_backend):
+    torchrun("fully_sharded", inner_backend)
+
+
+@pytest.mark.parametrize("region", ["region", "none"])
+@pytest.mark.parametrize("inner_backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_tensor_parallel(inner_backend, region):
+    torchrun("tensor_parallel", inner_backend, region)
