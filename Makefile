@@ -2,6 +2,7 @@
 #   make demo    compile two real models with backend="xpu_amp" on the best device present
 #   make test    the tests, without the complete sweeps
 #   make test-slow   the complete sweeps that `make test` leaves out
+#   make fuzz    as many random programs as PROGRAMS says, others in each run
 #   make check   style and types
 #   make benchmark  all tables of benchmarks/, with JSON in $(RESULTS); an hour on two cores
 # On a machine with an Intel GPU, name the index of PyTorch's XPU wheels (see pytorch.org, "Get Started"):
@@ -12,11 +13,12 @@ VENV ?= .venv
 TORCH_INDEX ?=
 WORKERS ?= 2
 RESULTS ?= benchmark_results
+PROGRAMS ?= 5000
 BIN := $(VENV)/bin
 EAGER_TESTS := tests/runtime tests/conformance/test_eager.py tests/test_specification_snippets.py
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 
-.PHONY: demo test test-slow check benchmark clean
+.PHONY: demo test test-slow fuzz check benchmark clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.demo
@@ -28,6 +30,9 @@ test: $(VENV)/.installed
 
 test-slow: $(VENV)/.installed
 	$(PYTEST) -m slow
+
+fuzz: $(VENV)/.installed
+	RANDOM_PROGRAMS=$(PROGRAMS) $(PYTEST) -m slow --timeout 0 tests/programs/test_random_programs.py
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .
