@@ -14,10 +14,11 @@ ROOT = Path(__file__).parent.parent
 PROGRAM = """
 import json, sys, torch
 from torch._dynamo.utils import counters
+from xpu_amp_dynamo import Policy
 
-train, options = sys.argv[1] == "train", json.loads(sys.argv[2])
+train, options = sys.argv[1] == "train", eval(sys.argv[2])
 torch.manual_seed(0)
-model = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.LayerNorm(32), torch.nn.Linear(32, 8))
+model = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.Softmax(-1), torch.nn.Linear(32, 8))
 with torch.set_grad_enabled(train):
     y = torch.compile(model, backend="xpu_amp", options=options)(torch.randn(4, 16))
 if train:
@@ -38,12 +39,18 @@ def run(directory: Path, *arguments: str) -> dict:
 
 @pytest.mark.parametrize(
     ("program", "options"),
-    [("infer", {}), ("infer", {"precision": "exact"}), ("infer", {"weights": "cached"}), ("train", {})],
+    [
+        ("infer", "{}"),
+        ("infer", "{'precision': 'exact'}"),
+        ("infer", "{'weights': 'cached'}"),
+        ("infer", "{'policy': Policy.named('xpu').with_ops(float32=['softmax'])}"),
+        ("train", "{}"),
+    ],
     ids=str,
 )
 def test_a_second_process_compiles_nothing(program, options, tmp_path):
-    cold = run(tmp_path, program, json.dumps(options))
-    warm = run(tmp_path, program, json.dumps(options))
+    cold = run(tmp_path, program, options)
+    warm = run(tmp_path, program, options)
     graphs = 2 if program == "train" else 1
     assert cold["caches"]["autograd_cache_miss"] == 1
     # A hit of AOTAutograd's cache reads each graph's code from Inductor's.
@@ -53,6 +60,22 @@ def test_a_second_process_compiles_nothing(program, options, tmp_path):
     assert warm["result"] == cold["result"]
 
 
-def test_the_precisions_do_not_share_code(tmp_path):
-    run(tmp_path, "infer", "{}")
-    assert "autograd_cache_hit" not in run(tmp_path, "infer", '{"precision": "exact"}')["caches"]
+def test_other_options_do_not_share_code(tmp_path):
+    """The first process fills the cache; each of the others must find nothing there for other numerics."""
+    first = run(tmp_path, "infer", "{}")
+    results = [first["result"]]
+    for options in (
+        "{'precision': 'exact'}",
+        "{'dtype': torch.float16}",
+        "{'policy': 'torch'}",
+        "{'policy': Policy.named('xpu').with_ops(leave=['linear', 'addmm'])}",
+        "{'enabled': False}",
+    ):
+        other = run(tmp_path, "infer", options)
+        # Leaving linear and the addmm inside alone gives the same graph of float32 as turning autocast off.
+        if options != "{'enabled': False}":
+            assert "autograd_cache_hit" not in other["caches"], options
+        results.append(other["result"])
+    assert results[4] == results[5]
+    # Rounded otherwise or not, the other two can give the same numbers.
+    assert len({str(results[i]) for i in (0, 2, 4)}) == 3
