@@ -36,7 +36,7 @@ class LiftedCast(NamedTuple):
 
     position: int
     dtype: torch.dtype
-    memory_format: torch.memory_format
+    layout: torch.memory_format | torch.layout
 
 
 def lift_weight_casts(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> tuple[fx.GraphModule, list[LiftedCast]]:
@@ -111,8 +111,9 @@ def _add_input(gm: fx.GraphModule, cast: fx.Node, lifted: LiftedCast, last: fx.N
     # CUDA graphs may rely on its address, as on those of weights: the store renews casts in place.
     added.meta["tensor_dict"] = {_STATIC_INPUT: "unguarded"}
     value = value_of(cast).detach()
-    preserved = lifted.memory_format is torch.preserve_format
-    set_value(added, value if preserved else value.to(memory_format=lifted.memory_format))
+    assert isinstance(lifted.layout, torch.memory_format)
+    preserved = lifted.layout is torch.preserve_format
+    set_value(added, value if preserved else value.to(memory_format=lifted.layout))
     return added
 
 

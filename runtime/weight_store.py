@@ -12,8 +12,12 @@ from typing import Any
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from xpu_amp_dynamo.packed_linear import PACKED, pack, packed_weight_of
+
 _State = tuple[int, int, torch.Size]
-_Key = tuple[int, torch.dtype, torch.memory_format]
+# A memory format, or PACKED.
+_Layout = torch.memory_format | torch.layout
+_Key = tuple[int, torch.dtype, _Layout]
 
 
 @dataclass
@@ -42,31 +46,32 @@ class WeightStore:
     @property
     def bytes_held(self) -> int:
         """Bytes of all casts."""
-        return sum(entry.cast.nbytes for entry in list(self._entries.values()))
+        return sum(_bytes_of(entry.cast) for entry in list(self._entries.values()))
 
-    def cast(
-        self, weight: torch.Tensor, dtype: torch.dtype, memory_format: torch.memory_format = torch.preserve_format
-    ) -> torch.Tensor:
+    def cast(self, weight: torch.Tensor, dtype: torch.dtype, layout: _Layout = torch.preserve_format) -> torch.Tensor:
         """Return a weight in a dtype and layout, cast now if the kept one is missing or stale."""
-        key = (id(weight), dtype, memory_format)
+        key = (id(weight), dtype, layout)
         with self._lock:
             entry = self._entries.get(key)
             if entry is None or entry.weight() is not weight:
                 entry = self._entries[key] = self._new_entry(weight, key)
             elif entry.state is None or entry.state != _state_of(weight):
-                _renew(entry, weight, dtype, memory_format)
+                _renew(entry, weight, dtype, layout)
             return entry.cast
 
     def find(self, weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor | None:
-        """Return the kept cast of a weight in its own layout if there is one and it is not stale."""
-        entry = self._entries.get((id(weight), dtype, torch.preserve_format))
-        valid = (
-            entry is not None
-            and entry.weight() is weight
-            and entry.state is not None
-            and entry.state == _state_of(weight)
-        )
-        return entry.cast if entry is not None and valid else None
+        """Return the kept cast of a weight in its own layout, if any cast of it in that dtype is kept and not stale."""
+        kept = self._up_to_date(weight, (id(weight), dtype, torch.preserve_format))
+        if kept is None and self._up_to_date(weight, (id(weight), dtype, PACKED)) is not None:
+            return self.cast(weight, dtype)
+        return kept
+
+    def _up_to_date(self, weight: torch.Tensor, key: _Key) -> torch.Tensor | None:
+        """Return the cast that is kept under a key if it is that of the weight as it is now."""
+        entry = self._entries.get(key)
+        if entry is None or entry.weight() is not weight or entry.state is None:
+            return None
+        return entry.cast if entry.state == _state_of(weight) else None
 
     def make_stale(self, weights: Iterable[torch.Tensor]) -> None:
         """Have the casts of these weights made again at their next use."""
@@ -83,9 +88,9 @@ class WeightStore:
 
     def _new_entry(self, weight: torch.Tensor, key: _Key) -> _Entry:
         _watch_optimizers()
-        _, dtype, memory_format = key
+        _, dtype, layout = key
         state = _state_of(weight)
-        cast = cast_weight(weight, dtype, memory_format)
+        cast = cast_weight(weight, dtype, layout)
         return _Entry(weakref.ref(weight, lambda _: self._drop(key)), state, cast)
 
     def _drop(self, key: _Key) -> None:
@@ -136,18 +141,20 @@ class CachedCasts:
 
     def _collect(self, weights: list[torch.Tensor]) -> list[torch.Tensor]:
         return [
-            self._store.cast(weight, dtype, memory_format)
-            for weight, (_, dtype, memory_format) in zip(weights, self._wanted, strict=True)
+            self._store.cast(weight, dtype, layout)
+            for weight, (_, dtype, layout) in zip(weights, self._wanted, strict=True)
         ]
 
 
-def cast_weight(weight: torch.Tensor, dtype: torch.dtype, memory_format: torch.memory_format) -> torch.Tensor:
+def cast_weight(weight: torch.Tensor, dtype: torch.dtype, layout: _Layout) -> torch.Tensor:
     """Return a weight in a dtype and layout, as a tensor that inference mode does not restrict."""
     with torch.inference_mode(False), torch.no_grad():
-        return weight.to(dtype, memory_format=memory_format)
+        if isinstance(layout, torch.memory_format):
+            return weight.to(dtype, memory_format=layout)
+        return pack(weight.to(dtype))
 
 
-def _renew(entry: _Entry, weight: torch.Tensor, dtype: torch.dtype, memory_format: torch.memory_format) -> None:
+def _renew(entry: _Entry, weight: torch.Tensor, dtype: torch.dtype, layout: _Layout) -> None:
     """Bring a cast up to date, in place if the weight still has its form.
 
     The state is that before the cast: what another thread writes meanwhile makes the cast stale again.
@@ -158,8 +165,13 @@ def _renew(entry: _Entry, weight: torch.Tensor, dtype: torch.dtype, memory_forma
         with torch.inference_mode(False), torch.no_grad():
             entry.cast.copy_(weight)
     else:
-        entry.cast = cast_weight(weight, dtype, memory_format)
+        entry.cast = cast_weight(weight, dtype, layout)
     entry.state = state
+
+
+def _bytes_of(cast: torch.Tensor) -> int:
+    packed = packed_weight_of(cast)
+    return cast.nbytes if packed is None else packed.numel() * packed.element_size()
 
 
 def _state_of(weight: torch.Tensor) -> _State | None:

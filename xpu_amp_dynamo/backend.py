@@ -18,6 +18,7 @@ from xpu_amp_dynamo.inductor import inductor_compiler
 from xpu_amp_dynamo.inductor_workarounds import inductor_workarounds
 from xpu_amp_dynamo.lowering.autocast_state import AutocastState
 from xpu_amp_dynamo.lowering.lift_weight_casts import LiftedCast, lift_weight_casts
+from xpu_amp_dynamo.lowering.pack_linear_weights import pack_linear_weights
 from xpu_amp_dynamo.lowering.pipeline import lower_graph
 from xpu_amp_dynamo.lowering.report import LoweringReport
 from xpu_amp_dynamo.lowering.values import value_of
@@ -56,8 +57,7 @@ def xpu_amp(
     parsed = BackendOptions.parse(options)
     compile_inner = _inner_backend(parsed, mode)
     publish_report(_lower(gm, example_inputs, parsed))
-    cached = parsed.weights == "cached" and not _has_backward(example_inputs)
-    gm, lifted = lift_weight_casts(gm, example_inputs) if cached else (gm, [])
+    gm, lifted = _lift_weights(gm, example_inputs, parsed)
     added = [value_of(node) for node in list(gm.graph.find_nodes(op="placeholder"))[len(example_inputs) :]]
     with compiling_without_autocast(), torch._inductor.config.patch(inductor_workarounds(gm)):
         compiled = compile_inner(gm, [*example_inputs, *added])
@@ -126,6 +126,18 @@ def _inner_backend(options: BackendOptions, mode: str | None) -> CompiledFunctio
     if mode not in (None, "default"):
         raise InvalidOptionError(f"mode {mode!r} is Inductor's; inner_backend {options.inner_backend!r} takes none")
     return lookup_backend(options.inner_backend)
+
+
+def _lift_weights(
+    gm: fx.GraphModule, example_inputs: Sequence[Any], options: BackendOptions
+) -> tuple[fx.GraphModule, list[LiftedCast]]:
+    """Return the graph with inputs for the weights that are to be cached, and what to hand over for these."""
+    if options.weights == "recast" or _has_backward(example_inputs):
+        return gm, []
+    own, lifted = lift_weight_casts(gm, example_inputs)
+    if lifted and options.inner_backend == "inductor" and options.precision == "fast":
+        lifted = pack_linear_weights(own, lifted)
+    return own, lifted
 
 
 def _with_cached_weights(compiled: CompiledFunction, lifted: Sequence[LiftedCast]) -> CompiledFunction:

@@ -34,9 +34,9 @@ def skip_kernels(stack: contextlib.ExitStack) -> None:
     stack.enter_context(mock.patch.object(weight_store, "cast_weight", _without_casting))
 
 
-def _without_casting(weight: torch.Tensor, dtype: torch.dtype, memory_format: torch.memory_format) -> torch.Tensor:
+def _without_casting(weight: torch.Tensor, dtype: torch.dtype, layout: torch.memory_format) -> torch.Tensor:
     """Return memory for the cast of a weight."""
-    return torch.empty_like(weight, dtype=dtype, memory_format=memory_format, requires_grad=False)
+    return torch.empty_like(weight, dtype=dtype, memory_format=layout, requires_grad=False)
 
 
 def _without_kernels(call: Callable[[list[Any]], Any]) -> Callable[[list[Any]], Any]:
