@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import inspect
 import itertools
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from torch.testing._internal.opinfo.core import OpInfo
 from torch.utils import _pytree as pytree
 
 OPS: dict[str, OpInfo] = {op.full_name: op for op in op_db if torch.float32 in op.supported_dtypes("cpu")}
+MANY = 100
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,9 @@ def calls_of(
 ) -> list[Call]:
     """List the samples of an op on a device, the first ``most`` of them.
 
+    Without ``most``, they are all, or some from everywhere among them where there are more than that: a few ops have
+    over a thousand, all combinations of a few settings.
+
     The generator of samples is closed at once: it switches the grad mode, and left to the garbage collector it
     would do so at any moment.
     """
@@ -54,6 +59,8 @@ def calls_of(
     samples = op.sample_inputs_func(op, device, dtype, False)
     with contextlib.closing(samples) if inspect.isgenerator(samples) else contextlib.nullcontext():
         chosen = list(itertools.islice(samples, most))
+    if len(chosen) > MANY:
+        chosen = random.Random(0).sample(chosen, MANY)
     return [Call(op.op, (sample.input, *sample.args), dict(sample.kwargs)) for sample in chosen]
 
 

@@ -63,7 +63,7 @@ def test_eager_follows_the_specification(name, device):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_eager_follows_the_specification_on_every_sample(name, device):
+def test_eager_follows_the_specification_on_many_samples(name, device):
     check(name, device, most=None, lower_dtypes=LOWER)
 
 

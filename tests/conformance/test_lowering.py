@@ -85,7 +85,7 @@ def test_lowered_equals_eager(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_lowered_equals_eager_on_every_sample(name):
+def test_lowered_equals_eager_on_many_samples(name):
     check(name, most=None, lower_dtypes=(torch.bfloat16, torch.float16))
 
 

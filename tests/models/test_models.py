@@ -19,6 +19,8 @@ transformers.logging.set_verbosity_error()
 # eager autocast errs by 0.054 on the ResNet. float16 keeps 11 bits, an eighth of the error.
 OUTPUT_BOUND = {torch.bfloat16: 0.02, torch.float16: 0.004}
 GRADIENT_BOUND = {torch.bfloat16: 0.08, torch.float16: 0.02}
+# One of each kind; Inductor takes half a minute for many a model.
+KINDS = ("bert", "resnet", "unet")
 # Dynamo looks at `.grad` of a non-leaf input behind the graph break in GPT-2's loss, torch 2.13.0.
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 
@@ -77,7 +79,7 @@ def test_lowered_equals_eager_autocast_and_is_close_to_float32(name, dtype, devi
     assert_close(eager, reference, dtype)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [*KINDS, *(pytest.param(n, marks=pytest.mark.slow) for n in MODELS if n not in KINDS)])
 def test_inductor_training_step(name, device):
     model, inputs = build(name, Size(), device)
     reference = train(model, model, inputs)
@@ -87,7 +89,7 @@ def test_inductor_training_step(name, device):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", KINDS)
 def test_inductor_training_step_in_a_region(name, device):
     model, inputs = build(name, Size(), device)
     reference = train(model, model, inputs)

@@ -12,6 +12,12 @@ import torch.distributed as dist
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="this build of torch has no torch.distributed")
+SLOW = pytest.mark.slow
+WITH_AND_WITHOUT_REGION = [
+    ("aot_eager", "region"),
+    ("aot_eager", "none"),
+    pytest.param("inductor", "region", marks=SLOW),
+]
 
 
 def torchrun(program, *arguments):
@@ -23,18 +29,16 @@ def torchrun(program, *arguments):
     assert done.returncode == 0, done.stderr[-6000:]
 
 
-@pytest.mark.parametrize("region", ["region", "none"])
-@pytest.mark.parametrize("inner_backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("inner_backend", "region"), WITH_AND_WITHOUT_REGION)
 def test_data_parallel(inner_backend, region):
     torchrun("data_parallel", inner_backend, region)
 
 
-@pytest.mark.parametrize("inner_backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("inner_backend", ["aot_eager", pytest.param("inductor", marks=SLOW)])
 def test_fully_sharded(inner_backend):
     torchrun("fully_sharded", inner_backend)
 
 
-@pytest.mark.parametrize("region", ["region", "none"])
-@pytest.mark.parametrize("inner_backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("inner_backend", "region"), WITH_AND_WITHOUT_REGION)
 def test_tensor_parallel(inner_backend, region):
     torchrun("tensor_parallel", inner_backend, region)
