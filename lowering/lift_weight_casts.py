@@ -3,25 +3,24 @@
 before:  forward(x, w):              y = linear(x.to(bfloat16), w.to(bfloat16))
 after:   forward(x, w, w_bfloat16):  y = linear(x.to(bfloat16), w_bfloat16)
 
-For graphs without a backward. Left alone: casts of anything but a plain parameter, of parameters that the graph
-writes to, and of those that ``fully_shard`` gathers anew for each call, unseen by version counters. Values do not
-change as long as the caller hands over what the casts would give.
+For graphs without a backward. Left alone: casts of anything but weights, see ``weights_of``. Values do not change as
+long as the caller hands over what the casts would give.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import fx
 
 from xpu_amp_dynamo.lowering.casting import is_inserted_cast
-from xpu_amp_dynamo.lowering.node_kind import op_name_of, written_storages
-from xpu_amp_dynamo.lowering.values import set_value, storage_of, value_of
+from xpu_amp_dynamo.lowering.node_kind import op_name_of
+from xpu_amp_dynamo.lowering.values import set_value, value_of
+from xpu_amp_dynamo.lowering.weights import SOURCE, placeholders
 
-# What AOTAutograd looks for on Dynamo's graphs, torch 2.13.0.
-_SOURCE = "_dynamo_source"
+# What AOTAutograd looks for on Dynamo's graphs, as it does for SOURCE, torch 2.13.0.
 _STATIC_INPUT = "_dynamo_static_input_type"
 # Inductor, torch 2.13.0, copies the weights of these into that layout in every call.
 CHANNELS_LAST_OF: dict[tuple[str | None, int], torch.memory_format] = {
@@ -39,21 +38,21 @@ class LiftedCast(NamedTuple):
     layout: torch.memory_format | torch.layout
 
 
-def lift_weight_casts(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> tuple[fx.GraphModule, list[LiftedCast]]:
+def lift_weight_casts(gm: fx.GraphModule, weights: Mapping[fx.Node, int]) -> tuple[fx.GraphModule, list[LiftedCast]]:
     """Replace the casts of parameters in a lowered graph by inputs behind those that it has.
 
     Args:
         gm: a graph from Dynamo, lowered. It stays as it is, since Dynamo looks at its inputs again.
-        example_inputs: a value for each of its inputs; those of type ``torch.nn.Parameter`` are the weights.
+        weights: those of its inputs that are weights, each with its position.
 
     Returns:
         The graph with the further inputs, ``gm`` itself if there are none; and what to hand over for them, in order.
     """
-    found = _casts_of_weights(gm, example_inputs)
+    found = _casts_of(weights)
     if not found:
         return gm, []
     own, copies = _copy(gm)
-    last = _placeholders(own)[-1]
+    last = placeholders(own)[-1]
     for lifted, casts in found.items():
         last = _add_input(own, copies[casts[0]], lifted, last)
         for cast in casts:
@@ -64,22 +63,13 @@ def lift_weight_casts(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> tupl
     return own, list(found)
 
 
-def _casts_of_weights(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> dict[LiftedCast, list[fx.Node]]:
-    """Find the inserted casts of parameters that the graph does not write to."""
-    written = written_storages(gm.graph.nodes)
+def _casts_of(weights: Mapping[fx.Node, int]) -> dict[LiftedCast, list[fx.Node]]:
+    """Find the inserted casts of weights."""
     found: dict[LiftedCast, list[fx.Node]] = {}
-    for position, (weight, value) in enumerate(zip(_placeholders(gm), example_inputs, strict=True)):
-        plain = type(value) is torch.nn.Parameter and not _is_gathered(weight)
-        if plain and storage_of(value_of(weight)) not in written:
-            for cast in filter(is_inserted_cast, weight.users):
-                found.setdefault(LiftedCast(position, value_of(cast).dtype, _memory_format(cast)), []).append(cast)
+    for weight, position in weights.items():
+        for cast in filter(is_inserted_cast, weight.users):
+            found.setdefault(LiftedCast(position, value_of(cast).dtype, _memory_format(cast)), []).append(cast)
     return found
-
-
-def _is_gathered(weight: fx.Node) -> bool:
-    """Tell whether a parameter belongs to a module that is sharded over processes."""
-    source = getattr(weight, _SOURCE, None)
-    return source is not None and source.guard_source.is_fsdp_module()
 
 
 def _copy(gm: fx.GraphModule) -> tuple[fx.GraphModule, dict[fx.Node, fx.Node]]:
@@ -91,14 +81,10 @@ def _copy(gm: fx.GraphModule) -> tuple[fx.GraphModule, dict[fx.Node, fx.Node]]:
     own.meta = gm.meta
     for name in _KEPT_OF_MODULES & vars(gm).keys():
         setattr(own, name, getattr(gm, name))
-    for node in _placeholders(gm):
-        if hasattr(node, _SOURCE):
-            setattr(copies[node], _SOURCE, getattr(node, _SOURCE))
+    for node in placeholders(gm):
+        if hasattr(node, SOURCE):
+            setattr(copies[node], SOURCE, getattr(node, SOURCE))
     return own, copies
-
-
-def _placeholders(gm: fx.GraphModule) -> list[fx.Node]:
-    return list(gm.graph.find_nodes(op="placeholder"))
 
 
 def _add_input(gm: fx.GraphModule, cast: fx.Node, lifted: LiftedCast, last: fx.Node) -> fx.Node:
@@ -107,7 +93,7 @@ def _add_input(gm: fx.GraphModule, cast: fx.Node, lifted: LiftedCast, last: fx.N
     dtype = str(lifted.dtype).removeprefix("torch.")
     with gm.graph.inserting_after(last):
         added = gm.graph.placeholder(f"{cast.args[0].target}_{dtype}")
-    setattr(added, _SOURCE, None)
+    setattr(added, SOURCE, None)
     # CUDA graphs may rely on its address, as on those of weights: the store renews casts in place.
     added.meta["tensor_dict"] = {_STATIC_INPUT: "unguarded"}
     value = value_of(cast).detach()

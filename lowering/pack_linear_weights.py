@@ -20,6 +20,7 @@ from xpu_amp_dynamo.lowering.functorch_levels import is_level_call
 from xpu_amp_dynamo.lowering.lift_weight_casts import LiftedCast
 from xpu_amp_dynamo.lowering.node_kind import op_name_of
 from xpu_amp_dynamo.lowering.values import set_value, value_of
+from xpu_amp_dynamo.lowering.weights import placeholders
 from xpu_amp_dynamo.packed_linear import PACKED, PACKED_LINEAR, can_pack, stand_in_for
 
 # Elements of the smallest weight to pack. PyTorch multiplies a few rows by smaller ones in loops of its own, in a fifth
@@ -37,7 +38,7 @@ def pack_linear_weights(gm: fx.GraphModule, lifted: Sequence[LiftedCast]) -> lis
     Returns:
         What to hand over for them now.
     """
-    inputs = list(gm.graph.find_nodes(op="placeholder"))
+    inputs = placeholders(gm)
     weights = inputs[len(inputs) - len(lifted) :]
     plain = not any(map(is_level_call, gm.graph.nodes))
     packable = {weight for weight in weights if plain and _is_packable(weight)}

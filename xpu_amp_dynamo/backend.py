@@ -17,11 +17,13 @@ from xpu_amp_dynamo.errors import InvalidOptionError
 from xpu_amp_dynamo.inductor import inductor_compiler
 from xpu_amp_dynamo.inductor_workarounds import inductor_workarounds
 from xpu_amp_dynamo.lowering.autocast_state import AutocastState
+from xpu_amp_dynamo.lowering.cast_before_views import cast_before_views
 from xpu_amp_dynamo.lowering.lift_weight_casts import LiftedCast, lift_weight_casts
 from xpu_amp_dynamo.lowering.pack_linear_weights import pack_linear_weights
 from xpu_amp_dynamo.lowering.pipeline import lower_graph
 from xpu_amp_dynamo.lowering.report import LoweringReport
 from xpu_amp_dynamo.lowering.values import value_of
+from xpu_amp_dynamo.lowering.weights import placeholders, weights_of
 from xpu_amp_dynamo.options import BackendOptions
 from xpu_amp_dynamo.reports import publish_report
 from xpu_amp_dynamo.runtime.weight_store import WEIGHTS, CachedCasts
@@ -58,7 +60,7 @@ def xpu_amp(
     compile_inner = _inner_backend(parsed, mode)
     publish_report(_lower(gm, example_inputs, parsed))
     gm, lifted = _lift_weights(gm, example_inputs, parsed)
-    added = [value_of(node) for node in list(gm.graph.find_nodes(op="placeholder"))[len(example_inputs) :]]
+    added = [value_of(node) for node in placeholders(gm)[len(example_inputs) :]]
     with compiling_without_autocast(), torch._inductor.config.patch(inductor_workarounds(gm)):
         compiled = compile_inner(gm, [*example_inputs, *added])
     return without_autocast(_with_cached_weights(compiled, lifted) if lifted else compiled)
@@ -134,7 +136,9 @@ def _lift_weights(
     """Return the graph with inputs for the weights that are to be cached, and what to hand over for these."""
     if options.weights == "recast" or _has_backward(example_inputs):
         return gm, []
-    own, lifted = lift_weight_casts(gm, example_inputs)
+    weights = weights_of(gm, example_inputs)
+    cast_before_views(gm, weights)
+    own, lifted = lift_weight_casts(gm, weights)
     if lifted and options.inner_backend == "inductor" and options.precision == "fast":
         lifted = pack_linear_weights(own, lifted)
     return own, lifted

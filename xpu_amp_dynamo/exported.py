@@ -11,8 +11,11 @@ from torch.export.graph_signature import ExportGraphSignature, InputKind
 
 from xpu_amp_dynamo.backend import lower
 from xpu_amp_dynamo.errors import InvalidOptionError
+from xpu_amp_dynamo.lowering.cast_before_views import cast_before_views
 from xpu_amp_dynamo.lowering.casting import is_inserted_cast
-from xpu_amp_dynamo.lowering.values import set_value, value_of
+from xpu_amp_dynamo.lowering.node_kind import written_storages
+from xpu_amp_dynamo.lowering.values import set_value, storage_of, value_of
+from xpu_amp_dynamo.lowering.weights import placeholders
 from xpu_amp_dynamo.options import BackendOptions
 
 
@@ -49,6 +52,8 @@ def lower_exported(exported_program: torch.export.ExportedProgram, **options: An
     gm, signature = copy.deepcopy(exported_program.graph_module), copy.deepcopy(exported_program.graph_signature)
     before = [node.name if isinstance(node, fx.Node) else None for node in _outputs(gm)]
     lower(gm, [], **options)
+    if weights == "cached":
+        cast_before_views(gm, _parameters(gm, signature))
     _cast_by_functions(gm)
     state = dict(exported_program.state_dict)
     if weights == "cached":
@@ -96,20 +101,28 @@ def _cast_by_functions(gm: fx.GraphModule) -> None:
             module.recompile()
 
 
+def _parameters(gm: fx.GraphModule, signature: ExportGraphSignature) -> dict[fx.Node, str]:
+    """Return the inputs of a graph that are parameters, but for those that it writes to, with their names."""
+    written = written_storages(gm.graph.nodes)
+    return {
+        node: str(spec.target)
+        for node, spec in zip(placeholders(gm), signature.input_specs, strict=True)
+        if spec.kind is InputKind.PARAMETER and storage_of(value_of(node)) not in written
+    }
+
+
 def _store_in_lower_precision(
     gm: fx.GraphModule, signature: ExportGraphSignature, state: dict[str, torch.Tensor]
 ) -> None:
     """Cast the parameters that the graph reads in one lower precision only, and drop the casts."""
-    placeholders = gm.graph.find_nodes(op="placeholder")
-    for node, spec in zip(placeholders, signature.input_specs, strict=True):
+    for node, name in _parameters(gm, signature).items():
         casts = list(node.users)
         dtypes = {value_of(cast).dtype for cast in casts if is_inserted_cast(cast)}
-        if spec.kind is not InputKind.PARAMETER or len(dtypes) != 1 or not all(map(is_inserted_cast, casts)):
+        if len(dtypes) != 1 or not all(map(is_inserted_cast, casts)):
             continue
-        assert spec.target is not None
         (dtype,) = dtypes
-        weight = state[spec.target]
-        state[spec.target] = torch.nn.Parameter(weight.detach().to(dtype), requires_grad=weight.requires_grad)
+        weight = state[name]
+        state[name] = torch.nn.Parameter(weight.detach().to(dtype), requires_grad=weight.requires_grad)
         set_value(node, value_of(casts[0]))
         for cast in casts:
             cast.replace_all_uses_with(node)

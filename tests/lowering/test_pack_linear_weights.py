@@ -11,6 +11,7 @@ from tests.lowering.graphs import body_of
 from xpu_amp_dynamo.lowering import pack_linear_weights as module
 from xpu_amp_dynamo.lowering.lift_weight_casts import lift_weight_casts
 from xpu_amp_dynamo.lowering.pack_linear_weights import pack_linear_weights
+from xpu_amp_dynamo.lowering.weights import weights_of
 from xpu_amp_dynamo.packed_linear import PACKED, PACKED_LINEAR, can_pack
 
 pytestmark = pytest.mark.skipif(not can_pack(torch.bfloat16), reason="oneDNN does not multiply in bfloat16 here")
@@ -24,7 +25,7 @@ def packed(program, *inputs, dtype=torch.bfloat16):
 
     def backend(gm, example_inputs):
         xpu_amp_dynamo.lower(gm, example_inputs, dtype=dtype)
-        own, lifted = lift_weight_casts(gm, example_inputs)
+        own, lifted = lift_weight_casts(gm, weights_of(gm, example_inputs))
         found.append((own, pack_linear_weights(own, lifted)))
         return gm
 

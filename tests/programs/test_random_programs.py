@@ -121,7 +121,7 @@ def test_the_programs_are_various():
     assert len(set(EXPRESSIONS)) == len(EXPRESSIONS)
     seen = set()
 
-    @settings(max_examples=100, deadline=None, database=None)
+    @settings(OFTEN, max_examples=100)
     @given(programs())
     def collect(program):
         assume(not isinstance(outcome_or_error(program.function(), program.around), Exception))

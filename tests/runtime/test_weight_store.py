@@ -318,6 +318,24 @@ def test_a_weight_that_the_graph_writes_to_is_not_kept(x):
     assert len(WEIGHTS) == 0
 
 
+@pytest.mark.parametrize(
+    "program",
+    [
+        lambda x, w: x @ w.t(),
+        lambda x, w: torch.nn.functional.linear(x, w[2:]) + x @ w.chunk(4)[0].t()[:, :1],
+        lambda x, w: sum(x[:, i : i + 1] @ w[i : i + 1] for i in range(WIDTH)),
+    ],
+)
+@torch.no_grad()
+def test_views_of_a_weight_are_cast_with_it(program, x, casts):
+    weight = torch.nn.Parameter(torch.randn(WIDTH, WIDTH, device=x.device))
+    lowered = compiled(program)
+    for _ in range(3):
+        assert torch.equal(lowered(x, weight), program(x.bfloat16(), weight.bfloat16()).float())
+        weight.add_(1)
+    assert casts.call_count == len(WEIGHTS) == 1
+
+
 @torch.no_grad()
 def test_a_weight_with_a_use_in_float32_too(x):
     weight = torch.nn.Parameter(torch.randn(WIDTH, WIDTH, device=x.device))
