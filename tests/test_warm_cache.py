@@ -54,7 +54,7 @@ def run(directory: Path, *arguments: str) -> dict:
         ("infer", "{}"),
         ("infer", "{'precision': 'exact'}"),
         ("infer", "{'weights': 'cached'}"),
-        ("infer", "{'policy': Policy.named('xpu').with_ops(lower_precision=['softmax'])}"),
+        ("infer", "{'dtype': torch.float16, 'policy': Policy.named('xpu').with_ops(float32=['softmax'])}"),
         ("train", "{}"),
     ],
     ids=str,
