@@ -17,7 +17,7 @@ from torch.testing._internal.opinfo.core import OpInfo
 from torch.utils import _pytree as pytree
 
 OPS: dict[str, OpInfo] = {op.full_name: op for op in op_db if torch.float32 in op.supported_dtypes("cpu")}
-MANY = 100
+MANY = 60
 
 
 @dataclass(frozen=True)
