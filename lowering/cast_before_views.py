@@ -17,7 +17,7 @@ import torch
 from torch import fx
 
 from xpu_amp_dynamo.lowering.casting import insert_cast, is_inserted_cast
-from xpu_amp_dynamo.lowering.fake_run import call_target
+from xpu_amp_dynamo.lowering.fake_run import call_fake
 from xpu_amp_dynamo.lowering.node_kind import CALLS, is_higher_order, mutated_inputs, op_name_of
 from xpu_amp_dynamo.lowering.values import dtypes_in, has_value, set_value, storage_of, tensors_in, value_of
 
@@ -84,7 +84,7 @@ def _values_in(dtype: torch.dtype, views: list[fx.Node]) -> list[Any]:
 
 def _value_of_view(view: fx.Node, source: fx.Node, value: Any) -> Any:
     """Return what a call gives if its source has another value."""
-    return call_target(view, *fx.map_arg((view.args, view.kwargs), lambda n: value if n is source else value_of(n)))
+    return call_fake(view, *fx.map_arg((view.args, view.kwargs), lambda n: value if n is source else value_of(n)))
 
 
 def _recast(cast: fx.Node, views: list[fx.Node], values: list[Any], counterparts: _Counterparts) -> None:

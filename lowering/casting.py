@@ -94,9 +94,8 @@ def insert_cast(node: fx.Node, dtype: torch.dtype, user: fx.Node) -> fx.Node:
     """Insert ``node.to(dtype)`` before ``user``, whose stack trace and module the cast carries."""
     with node.graph.inserting_before(user):
         cast = node.graph.call_method("to", (node, dtype))
-    cast.meta.update({key: user.meta[key] for key in _COPIED_META if key in user.meta})
     cast.meta[CAST_KEY] = str(user.target)
-    cast.meta.update(dict.fromkeys(value_keys(node), value_of(node).to(dtype)))
+    _describe(cast, value_of(node).to(dtype), node, like=user)
     return cast
 
 
@@ -104,8 +103,7 @@ def insert_copy(node: fx.Node, user: fx.Node) -> fx.Node:
     """Insert ``node.clone()`` before ``user``."""
     with node.graph.inserting_before(user):
         copy = node.graph.call_method("clone", (node,))
-    copy.meta.update({key: user.meta[key] for key in _COPIED_META if key in user.meta})
-    copy.meta.update(dict.fromkeys(value_keys(node), value_of(node).clone()))
+    _describe(copy, value_of(node).clone(), node, like=user)
     return copy
 
 
@@ -115,10 +113,15 @@ def insert_pin(node: fx.Node) -> fx.Node:
     with node.graph.inserting_after(node):
         pin = node.graph.call_method("to", (node, value.dtype))
     node.replace_all_uses_with(pin, delete_user_cb=lambda user: user is not pin)
-    pin.meta.update({key: node.meta[key] for key in _COPIED_META if key in node.meta})
     pin.meta[_PIN_KEY] = str(node.target)
-    pin.meta.update(dict.fromkeys(value_keys(node), value))
+    _describe(pin, value, node, like=node)
     return pin
+
+
+def _describe(new: fx.Node, value: torch.Tensor, source: fx.Node, like: fx.Node) -> None:
+    """Give a new node a value, under the keys of its source, and the stack trace and module of another node."""
+    new.meta.update({key: like.meta[key] for key in _COPIED_META if key in like.meta})
+    new.meta.update(dict.fromkeys(value_keys(source), value))
 
 
 def settle_pin(pin: fx.Node) -> bool:

@@ -18,10 +18,10 @@ def run_node(node: fx.Node) -> Any:
 
     Must run inside the graph's fake tensor mode with autocast off. Raises what the op raises.
     """
-    return _call_fake(node, *input_values(node))
+    return call_fake(node, *input_values(node))
 
 
-def _call_fake(node: fx.Node, args: Any, kwargs: Any) -> Any:
+def call_fake(node: fx.Node, args: Any, kwargs: Any) -> Any:
     """Call a node's target as capture does: with symbolic sizes some composites run in Python only, torch 2.13.0."""
     with enable_python_dispatcher():
         return call_target(node, args, kwargs)
@@ -40,7 +40,7 @@ def run_mutation(node: fx.Node) -> Any:
     args, kwargs = input_values(node)
     args, kwargs = pytree.tree_map_only(torch.Tensor, torch.clone, (args, kwargs))
     with torch.no_grad():
-        _call_fake(node, args, kwargs)
+        call_fake(node, args, kwargs)
     recorded = value_of(node)
     if not returns_first_input(node):
         return recorded

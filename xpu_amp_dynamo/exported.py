@@ -52,12 +52,12 @@ def lower_exported(exported_program: torch.export.ExportedProgram, **options: An
     gm, signature = copy.deepcopy(exported_program.graph_module), copy.deepcopy(exported_program.graph_signature)
     before = [node.name if isinstance(node, fx.Node) else None for node in _outputs(gm)]
     lower(gm, [], **options)
-    if weights == "cached":
-        cast_before_views(gm, _parameters(gm, signature))
-    _cast_by_functions(gm)
     state = dict(exported_program.state_dict)
     if weights == "cached":
-        _store_in_lower_precision(gm, signature, state)
+        parameters = _parameters(gm, signature)
+        cast_before_views(gm, parameters)
+        _store_in_lower_precision(gm, parameters, state)
+    _cast_by_functions(gm)
     for old, new in zip(before, _outputs(gm), strict=True):
         if old is not None and old != new.name:
             signature.replace_all_uses(old, new.name)
@@ -112,10 +112,10 @@ def _parameters(gm: fx.GraphModule, signature: ExportGraphSignature) -> dict[fx.
 
 
 def _store_in_lower_precision(
-    gm: fx.GraphModule, signature: ExportGraphSignature, state: dict[str, torch.Tensor]
+    gm: fx.GraphModule, parameters: dict[fx.Node, str], state: dict[str, torch.Tensor]
 ) -> None:
     """Cast the parameters that the graph reads in one lower precision only, and drop the casts."""
-    for node, name in _parameters(gm, signature).items():
+    for node, name in parameters.items():
         casts = list(node.users)
         dtypes = {value_of(cast).dtype for cast in casts if is_inserted_cast(cast)}
         if len(dtypes) != 1 or not all(map(is_inserted_cast, casts)):
