@@ -65,22 +65,21 @@ def test_float16_inside_bfloat16():
     assert dtypes_of(outcome, 2) == [FLOAT16, BFLOAT16]
 
 
-def test_enabled_false_around_and_inside():
+@pytest.mark.parametrize(
+    ("inside", "around", "options", "dtypes"),
+    [
+        ({"dtype": BFLOAT16}, {"enabled": False}, OFF, [BFLOAT16, FLOAT32]),
+        ({"enabled": False}, {"dtype": BFLOAT16}, {}, [FLOAT32, BFLOAT16]),
+    ],
+)
+def test_enabled_false_around_and_inside(inside, around, options, dtypes):
     def program(x, w):
-        with region(BFLOAT16):
+        with region(**inside):
             y = x @ w
         return y, x @ w
 
-    outcome = assert_compiled_equals_eager(program, tensors(), region=lambda: region(enabled=False), **OFF)
-    assert dtypes_of(outcome, 2) == [BFLOAT16, FLOAT32]
-
-    def other(x, w):
-        with region(enabled=False):
-            y = x @ w
-        return y, x @ w
-
-    outcome = assert_compiled_equals_eager(other, tensors(), region=lambda: region(BFLOAT16))
-    assert dtypes_of(outcome, 2) == [FLOAT32, BFLOAT16]
+    outcome = assert_compiled_equals_eager(program, tensors(), region=lambda: region(**around), **options)
+    assert dtypes_of(outcome, 2) == dtypes
 
 
 def test_a_weight_is_cast_anew_in_each_outermost_region():
