@@ -16,7 +16,7 @@ class OverlappingOpsError(XpuAmpError, ValueError):
 
 
 class UnknownPolicyError(XpuAmpError, ValueError):
-    """A policy name that is not one of the named policies."""
+    """What stands for a policy is neither a policy nor one of the named policies."""
 
 
 class PolicyConflictError(XpuAmpError, RuntimeError):

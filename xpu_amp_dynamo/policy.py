@@ -61,7 +61,7 @@ class Policy:
             UnknownPolicyError: there is no such policy.
         """
         if name not in _TABLES:
-            raise UnknownPolicyError(f"unknown policy {name!r}; the named policies are {sorted(_TABLES)}")
+            raise UnknownPolicyError(f"unknown policy {name!r}; the named policies are {policy_names()}")
         return _named(name)
 
     def with_ops(
@@ -107,6 +107,27 @@ class Policy:
     def __str__(self) -> str:
         lists = (f"  {c.value}: {', '.join(sorted(getattr(self, c.value))) or '-'}" for c in Category)
         return "\n".join([f"Policy {self.name!r}", *lists])
+
+
+def as_policy(policy: Policy | str | None) -> Policy:
+    """Return the policy that a user means.
+
+    Args:
+        policy: a policy, the name of one, or None for ``"xpu"``.
+
+    Raises:
+        UnknownPolicyError: it is anything else.
+    """
+    if policy is None or isinstance(policy, str):
+        return Policy.named("xpu" if policy is None else policy)
+    if not isinstance(policy, Policy):
+        raise UnknownPolicyError(f"{policy!r} is no policy; give a Policy or the name of one: {policy_names()}")
+    return policy
+
+
+def policy_names() -> list[str]:
+    """Return the names of the named policies."""
+    return sorted(_TABLES)
 
 
 def _refuse_overlap(lists: dict[str, frozenset[str]]) -> None:
