@@ -15,6 +15,7 @@ from xpu_amp_dynamo.foreign_autocast import REGISTERED_BY_POLICIES
 from xpu_amp_dynamo.op_names import overloads_of
 from xpu_amp_dynamo.policy import Policy, as_policy
 from xpu_amp_dynamo.runtime.autocast_cache_lifetime import STOCK_DEVICE_TYPE, STOCK_OP
+from xpu_amp_dynamo.runtime.hide_from_dynamo import hide_from_dynamo
 from xpu_amp_dynamo.runtime.kernels import Kernel, make_kernel
 
 
@@ -29,6 +30,7 @@ _installations: dict[str, _Installation] = {}
 _lock = threading.RLock()
 
 
+@hide_from_dynamo
 def install(policy: Policy | str | None = None, device_type: str = "xpu") -> None:
     """Make a policy the one that every autocast region of a device type follows, in all threads.
 
@@ -59,6 +61,7 @@ def install(policy: Policy | str | None = None, device_type: str = "xpu") -> Non
             _destroy(before.libraries)
 
 
+@hide_from_dynamo
 def uninstall(device_type: str = "xpu") -> None:
     """Give a device type its stock autocast kernels back; nothing happens if no policy is installed.
 
