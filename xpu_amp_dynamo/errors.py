@@ -11,6 +11,10 @@ class UnknownOpError(XpuAmpError, ValueError):
     """An op name, callable or overload that stands for no out-of-place op of this process."""
 
 
+class UnlistableOpError(XpuAmpError, ValueError):
+    """An op whose inputs no policy may cast as asked: a view, a cast, an op that writes to what it is given."""
+
+
 class OverlappingOpsError(XpuAmpError, ValueError):
     """An op that is named in more than one list of a policy."""
 

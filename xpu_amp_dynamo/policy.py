@@ -9,6 +9,7 @@ from typing import Any
 
 from xpu_amp_dynamo.cast_rule import Category
 from xpu_amp_dynamo.errors import OverlappingOpsError, UnknownPolicyError
+from xpu_amp_dynamo.listable import refuse_unlistable
 from xpu_amp_dynamo.op_names import resolve_op
 from xpu_amp_dynamo.op_tables import completion, documented, ipex, torch_xpu
 
@@ -30,6 +31,7 @@ class Policy:
 
     Raises:
         UnknownOpError: an entry is no registered out-of-place op.
+        UnlistableOpError: an op cannot work in its list: it is a cast or returns a view, or it writes to its arguments.
         OverlappingOpsError: an op stands in two lists.
 
     Example:
@@ -46,7 +48,9 @@ class Policy:
         for category in Category:
             ops: Iterable[Op] = getattr(self, category.value)
             object.__setattr__(self, category.value, frozenset(map(resolve_op, ops)))
-        _refuse_overlap({c.value: getattr(self, c.value) for c in Category})
+        lists = {c.value: getattr(self, c.value) for c in Category}
+        _refuse_overlap(lists)
+        refuse_unlistable({name: ops for name, ops in lists.items() if name != Category.BANNED.value})
 
     @staticmethod
     def named(name: str) -> Policy:
@@ -82,6 +86,7 @@ class Policy:
 
         Raises:
             UnknownOpError: an entry is no registered out-of-place op.
+            UnlistableOpError: an op cannot work in its list: it is a cast, returns a view, or writes to its arguments.
             OverlappingOpsError: one call names an op in two lists.
         """
         moves = {
