@@ -10,7 +10,6 @@ from torch import fx
 from torch.export.graph_signature import ExportGraphSignature, InputKind
 
 from xpu_amp_dynamo.backend import lower
-from xpu_amp_dynamo.errors import InvalidOptionError
 from xpu_amp_dynamo.lowering.cast_before_views import cast_before_views
 from xpu_amp_dynamo.lowering.casting import is_inserted_cast
 from xpu_amp_dynamo.lowering.node_kind import written_storages
@@ -45,10 +44,9 @@ def lower_exported(exported_program: torch.export.ExportedProgram, **options: An
         >>> lowered = xpu_amp_dynamo.lower_exported(exported, dtype=torch.bfloat16, weights="cached")
         >>> torch._inductor.aoti_compile_and_package(lowered, package_path="model.pt2")
     """
-    for name in ("inner_backend", "inductor", "precision"):
-        if name in options:
-            raise InvalidOptionError(f"option {name!r} is about compilation, and lower_exported compiles nothing")
-    weights = BackendOptions.parse(options).weights
+    names = ("inner_backend", "inductor", "precision")
+    weights = BackendOptions.parse_for("lower_exported", options, refused=names).weights
+    options.pop("weights", None)
     gm, signature = copy.deepcopy(exported_program.graph_module), copy.deepcopy(exported_program.graph_signature)
     before = [node.name if isinstance(node, fx.Node) else None for node in _outputs(gm)]
     lower(gm, [], **options)

@@ -174,7 +174,7 @@ def test_traced_and_frozen(tmp_path):
 def test_refusals():
     program = exported()
     for options, message in (
-        ({"inner_backend": "eager"}, "'inner_backend' is about compilation"),
+        ({"inner_backend": "eager"}, "'inner_backend' is about compiled code"),
         ({"dtpe": BFLOAT16}, r"unknown options \['dtpe'\]"),
         ({"dtype": torch.float64}, "option 'dtype'"),
     ):
