@@ -47,7 +47,7 @@ def lower_exported(exported_program: torch.export.ExportedProgram, **options: An
     names = ("inner_backend", "inductor", "precision")
     weights = BackendOptions.parse_for("lower_exported", options, refused=names).weights
     options.pop("weights", None)
-    gm, signature = copy.deepcopy(exported_program.graph_module), copy.deepcopy(exported_program.graph_signature)
+    gm, signature = _copied(exported_program.graph_module), copy.deepcopy(exported_program.graph_signature)
     before = [node.name if isinstance(node, fx.Node) else None for node in _outputs(gm)]
     lower(gm, [], **options)
     state = dict(exported_program.state_dict)
@@ -61,6 +61,19 @@ def lower_exported(exported_program: torch.export.ExportedProgram, **options: An
             signature.replace_all_uses(old, new.name)
     gm.recompile()
     return _program(exported_program, gm, signature, state)
+
+
+def _copied(gm: fx.GraphModule) -> fx.GraphModule:
+    """Copy a graph with the names of its nodes, of which ``deepcopy`` changes those of builtins, as in ``input``.
+
+    A program's signature names inputs and outputs by their nodes; checked on torch 2.13.0.
+    """
+    copied = copy.deepcopy(gm)
+    for original, module in zip(gm.modules(), copied.modules(), strict=True):
+        if isinstance(original, fx.GraphModule) and isinstance(module, fx.GraphModule):
+            for old, new in zip(original.graph.nodes, module.graph.nodes, strict=True):
+                new.name = old.name
+    return copied
 
 
 def _program(
