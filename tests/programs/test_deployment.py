@@ -199,7 +199,8 @@ def test_modules_of_torch(name, weights, tmp_path):
         actual = pytree.tree_leaves(run(*inputs))
         assert len(actual) == len(expected)
         for one, other in zip(actual, expected, strict=True):
-            assert torch.equal(one, other.float())
+            assert one.dtype is FLOAT32
+            assert relative_error(one, other) <= 0.01
 
 
 def test_refusals():
