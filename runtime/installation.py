@@ -103,9 +103,9 @@ def ensure_installed(policy: Policy | None, device_type: str) -> None:
 
 
 def _kernels(policy: Policy, device_type: str) -> dict[OpOverload, Kernel]:
-    """Return the kernels of all overloads that a policy lists, but for the one whose stock kernel must stay."""
+    """Return the kernels of all overloads that a policy is about, but for the one whose stock kernel must stay."""
     kernels: dict[OpOverload, Kernel] = {}
-    for op, category in policy.categories.items():
+    for op, category in {**policy.categories, **dict.fromkeys(policy.opaque_ops)}.items():
         if not overloads_of(op):
             raise UnknownOpError(
                 f"policy {policy.name!r} lists {op!r}, which is registered no longer; "

@@ -21,12 +21,12 @@ Kernel = Callable[..., Any]
 CAST_CACHE = CastCache()
 
 
-def make_kernel(op: OpOverload, category: Category, device_type: str) -> Kernel:
+def make_kernel(op: OpOverload, category: Category | None, device_type: str) -> Kernel:
     """Return the kernel that runs ``op`` under a region of ``device_type``, as the dispatcher calls it.
 
     Args:
         op: the out-of-place overload.
-        category: what the policy does with it.
+        category: what the policy does with it; None runs it as it is, with autocast off inside.
         device_type: device type of the autocast key; tensors of others pass untouched.
 
     Returns:

@@ -12,6 +12,7 @@ from xpu_amp_dynamo.errors import OverlappingOpsError, UnknownPolicyError
 from xpu_amp_dynamo.listable import refuse_unlistable
 from xpu_amp_dynamo.op_names import resolve_op
 from xpu_amp_dynamo.op_tables import completion, documented, ipex, torch_xpu
+from xpu_amp_dynamo.op_tables.opaque import OPAQUE
 
 Op = str | Callable[..., Any]
 
@@ -26,6 +27,8 @@ class Policy:
         float32: ops that run in float32.
         promote: ops that run in the widest dtype among their inputs.
         banned: ops that raise inside a region.
+        casts_inside_kernels: whether eager regions also cast for listed ops that the compiled kernel of an unlisted op
+            calls, as those of stock PyTorch do. Compiled code cannot.
 
     Each list takes op names, callables and overloads, as :func:`resolve_op` reads them.
 
@@ -43,6 +46,7 @@ class Policy:
     float32: frozenset[str] = field(default=frozenset())
     promote: frozenset[str] = field(default=frozenset())
     banned: frozenset[str] = field(default=frozenset())
+    casts_inside_kernels: bool = False
 
     def __post_init__(self) -> None:
         for category in Category:
@@ -105,6 +109,13 @@ class Policy:
         return self.categories.get(op)
 
     @functools.cached_property
+    def opaque_ops(self) -> frozenset[str]:
+        """Unlisted ops inside of which autocast is off, since their compiled kernels call ops that are cast."""
+        cast = self.lower_precision | self.float32
+        calling = (op for op, called in OPAQUE.items() if cast.intersection(called))
+        return frozenset(calling if not self.casts_inside_kernels else ()) - self.categories.keys()
+
+    @functools.cached_property
     def categories(self) -> dict[str, Category]:
         """Every listed op with what the policy does with it."""
         return {op: category for category in Category for op in getattr(self, category.value)}
@@ -162,4 +173,5 @@ _TABLES = {
 @functools.cache
 def _named(name: str) -> Policy:
     """Build a named policy once."""
-    return Policy(name, **{category: frozenset(ops) for category, ops in _TABLES[name].items()})
+    lists = {category: frozenset(ops) for category, ops in _TABLES[name].items()}
+    return Policy(name, **lists, casts_inside_kernels=name == "torch")
