@@ -12,6 +12,7 @@ import gc
 import inspect
 from pathlib import Path
 from types import MethodType
+from typing import Any
 
 import torch
 
@@ -77,7 +78,7 @@ def _disabled_region_is_open(device_type: str, path: tuple[int, ...]) -> bool:
     will leave the region. Regions that were entered by hand are known by what they note as they are entered.
     """
     methods = (o for o in gc.get_objects() if type(o) is MethodType and o.__func__.__name__ == "__exit__")
-    regions = [m.__self__ for m in methods if issubclass(type(m.__self__), torch.autocast)]
+    regions: list[Any] = [m.__self__ for m in methods if issubclass(type(m.__self__), torch.autocast)]
     if not regions:
         regions = [o for o in gc.get_objects() if issubclass(type(o), torch.autocast) and hasattr(o, "prev")]
     return any(r.device == device_type and not r._enabled for r in regions)
