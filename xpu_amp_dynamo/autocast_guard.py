@@ -53,7 +53,8 @@ def _create_regions_guard(device_type: str, off: bool, enabled_elsewhere: int, b
 
 def _create_policy_guard(device_type: str, policy: Policy | None, builder: Any, guard: Guard) -> None:
     def check(values: object) -> bool:
-        return installed_policy(device_type) == policy
+        installed = installed_policy(device_type)
+        return installed is policy or installed == policy
 
     reason = f"policy {policy and policy.name!r} is installed for {device_type!r}"
     builder.guard_manager.root.add_lambda_guard(check, [reason], guard.user_stack)

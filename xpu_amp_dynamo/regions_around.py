@@ -77,8 +77,15 @@ def _disabled_region_is_open(device_type: str, path: tuple[int, ...]) -> bool:
     code should be of one device type. An open ``with`` statement, or ``ExitStack``, holds on to the bound method that
     will leave the region. Regions that were entered by hand are known by what they note as they are entered.
     """
-    methods = (o for o in gc.get_objects() if type(o) is MethodType and o.__func__.__name__ == "__exit__")
-    regions: list[Any] = [m.__self__ for m in methods if issubclass(type(m.__self__), torch.autocast)]
+    kinds = _kinds_of(torch.autocast)
+    objects = [o for o in gc.get_objects() if type(o) is MethodType or type(o) in kinds]
+    methods = (o for o in objects if type(o) is MethodType and o.__func__.__name__ == "__exit__")
+    regions: list[Any] = [m.__self__ for m in methods if type(m.__self__) in kinds]
     if not regions:
-        regions = [o for o in gc.get_objects() if issubclass(type(o), torch.autocast) and hasattr(o, "prev")]
+        regions = [o for o in objects if type(o) in kinds and hasattr(o, "prev")]
     return any(r.device == device_type and not r._enabled for r in regions)
+
+
+def _kinds_of(kind: type) -> set[type]:
+    """Return a class and all classes derived from it."""
+    return {kind}.union(*map(_kinds_of, kind.__subclasses__()))
