@@ -19,13 +19,7 @@ from xpu_amp_dynamo import Policy
 from xpu_amp_dynamo.lowering.autocast_state import AutocastState
 from xpu_amp_dynamo.lowering.pipeline import lower_graph
 
-EXCEPTIONS = (
-    known.UNINITIALISED
-    | known.NOT_REPEATABLE
-    | known.LISTED_OP_INSIDE_A_KERNEL
-    | known.COMPUTED_IN_FLOAT32_WHEN_LOWERED
-    | known.NOT_CAPTURABLE
-)
+EXCEPTIONS = known.UNINITIALISED | known.NOT_REPEATABLE | known.NOT_CAPTURABLE
 NAMES = sorted(OPS.keys() - EXCEPTIONS)
 
 
