@@ -358,3 +358,34 @@ def test_graphs_that_cannot_run_at_all_are_refused():
     gm = torch.fx.symbolic_trace(lambda x, w: x @ w @ x)
     with pytest.raises(LoweringError, match="cannot lower"):
         xpu_amp_dynamo.lower(gm, [torch.randn(2, 3), torch.randn(3, 4)])
+
+
+@pytest.fixture
+def library():
+    """Make a library with two ops: one has an autocast kernel of its own that wants float32, one that wants float16."""
+    with torch.library._scoped_library("foreign_ops", "DEF") as made:
+        for name, wanted in (("wide", torch.float32), ("half", torch.float16)):
+            made.define(f"{name}(Tensor x) -> Tensor")
+
+            def kernel(x, wanted=wanted):
+                assert x.dtype is wanted
+                return x + 1
+
+            torch.library.impl(f"foreign_ops::{name}", "CPU", kernel, lib=made)
+            torch.library.register_fake(f"foreign_ops::{name}", torch.empty_like, lib=made)
+            torch.library.register_autocast(f"foreign_ops::{name}", "cpu", wanted, lib=made)
+        yield torch.ops.foreign_ops
+
+
+def test_autocast_kernels_of_other_libraries_are_honoured_in_compiled_code(library):
+    def program(x, w):
+        h = x @ w
+        return library.wide(h) + 1, library.half(x), library.wide.default(h)
+
+    args = matrices((4, 8), (8, 8))
+    xpu_amp_dynamo.install(device_type="cpu")
+    with torch.autocast("cpu", torch.bfloat16):
+        expected, actual = program(*args), compile_program(program)(*args)
+    assert [t.dtype for t in actual] == [torch.float32, torch.float16, torch.float32]
+    assert all(map(torch.equal, actual, expected))
+    assert {t.dtype for t in compile_program(program)(*args)} == {torch.float32}
