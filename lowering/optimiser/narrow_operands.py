@@ -15,10 +15,11 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from xpu_amp_dynamo.cast_rule import LOWER_DTYPES
-from xpu_amp_dynamo.lowering.optimiser.edit import Rebuilder, call_after, dtype_of, erase_unused, on_gpu
-from xpu_amp_dynamo.lowering.optimiser.fold_casts import came_from, narrow_source
+from xpu_amp_dynamo.lowering.optimiser.edit import call_after, dtype_of, erase_unused, on_gpu
+from xpu_amp_dynamo.lowering.optimiser.fold_casts import narrow_source, widened_from
+from xpu_amp_dynamo.lowering.optimiser.memory import Memory
 from xpu_amp_dynamo.lowering.optimiser.ops import WIDENING
+from xpu_amp_dynamo.lowering.optimiser.rebuild import Rebuilder
 
 
 def narrow_operands(graph: fx.Graph) -> bool:
@@ -27,20 +28,31 @@ def narrow_operands(graph: fx.Graph) -> bool:
     Args:
         graph: an ATen graph with ``val`` in its nodes' meta. Edited in place.
     """
-    rebuilder = Rebuilder(narrow_source)
-    found = [(product, _dtype_before_widening(product)) for product in graph.nodes if product.target in WIDENING]
-    changed = [(product, dtype) for product, dtype in found if dtype is not None]
-    for product, dtype in changed:
-        operands = product.all_input_nodes
-        narrow = [rebuilder.in_dtype(operand, dtype) for operand in product.args if isinstance(operand, fx.Node)]
-        product.replace_all_uses_with(call_after(product, WIDENING[product.target], (*narrow, torch.float32), product))
-        graph.erase_node(product)
-        erase_unused(operands)
-    return bool(changed)
+    widened = widened_from(graph)
+    found = [(node, _dtype_before_widening(node, widened)) for node in graph.nodes if node.target in WIDENING]
+    products = [(product, dtype) for product, dtype in found if dtype is not None]
+    if not products:
+        return False
+    rebuilder = Rebuilder(Memory(graph), narrow_source)
+    changed = [_narrow(product, dtype, rebuilder) for product, dtype in products]
+    rebuilder.erase_unused()
+    return any(changed)
 
 
-def _dtype_before_widening(product: fx.Node) -> torch.dtype | None:
+def _dtype_before_widening(product: fx.Node, widened: dict[fx.Node, torch.dtype]) -> torch.dtype | None:
     """Return the lower dtype that all operands of a float32 product were widened from, None if there is none."""
     if dtype_of(product) is not torch.float32 or not on_gpu(product):
         return None
-    return next((d for d in LOWER_DTYPES if all(came_from(o, d) for o in product.all_input_nodes)), None)
+    dtypes = {widened.get(operand) for operand in product.all_input_nodes}
+    return dtypes.pop() if len(dtypes) == 1 else None
+
+
+def _narrow(product: fx.Node, dtype: torch.dtype, rebuilder: Rebuilder) -> bool:
+    """Replace a product by one of narrow operands, which has the same layout; tell whether these could be made."""
+    operands = [operand for operand in product.args if isinstance(operand, fx.Node)]
+    narrow = [rebuilder.in_dtype(operand, dtype) for operand in operands]
+    if None in narrow:
+        return False
+    product.replace_all_uses_with(call_after(product, WIDENING[product.target], (*narrow, torch.float32), product))
+    erase_unused([product])
+    return True

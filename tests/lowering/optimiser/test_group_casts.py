@@ -8,7 +8,7 @@ import pytest
 import torch
 from expecttest import assert_expected_inline
 
-from tests.lowering.optimiser.aten_graphs import BFLOAT16, FLOAT32, convert, graph_of, text_of
+from tests.lowering.optimiser.aten_graphs import BFLOAT16, FLOAT32, convert, graph_of, run_pass, text_of
 from xpu_amp_dynamo.lowering.optimiser.group_casts import group_casts
 
 
@@ -18,7 +18,7 @@ def two_products(x, w, v):
 
 def test_casts_of_inputs():
     gm = graph_of(two_products, (2, 3), (3, 4), (5, 4), device="xpu")
-    assert group_casts(gm.graph)
+    assert run_pass(group_casts, gm)
     assert_expected_inline(
         text_of(gm),
         """\
@@ -42,7 +42,7 @@ def test_casts_of_results():
 
     gm = graph_of(gradients, (3, 3), (3, 3), dtypes=[BFLOAT16] * 2, device="xpu")
     assert not group_casts(graph_of(lambda x: convert(x @ x, FLOAT32), (3, 3), dtypes=[BFLOAT16], device="xpu").graph)
-    assert group_casts(gm.graph)
+    assert run_pass(group_casts, gm)
     assert_expected_inline(
         text_of(gm),
         """\
@@ -78,20 +78,20 @@ return (getitem, t_1, getitem_1)""",
 def test_casts_that_fuse_or_stand_alone_stay(function):
     gm = graph_of(function, (3, 3), (3, 3), (3, 3), device="xpu")
     before = text_of(gm)
-    changed = group_casts(gm.graph)
+    changed = run_pass(group_casts, gm)
     assert text_of(gm) == before
     assert not changed
 
 
 def test_graphs_of_the_cpu_stay():
     gm = graph_of(two_products, (2, 3), (3, 4), (5, 4), device="cpu")
-    assert not group_casts(gm.graph)
+    assert not run_pass(group_casts, gm)
 
 
 def test_a_second_run_changes_nothing():
     gm = graph_of(two_products, (2, 3), (3, 4), (5, 4), device="xpu")
-    assert group_casts(gm.graph)
-    assert not group_casts(gm.graph)
+    assert run_pass(group_casts, gm)
+    assert not run_pass(group_casts, gm)
 
 
 def test_dtypes_are_grouped_apart():
@@ -100,7 +100,7 @@ def test_dtypes_are_grouped_apart():
         return convert(x, BFLOAT16) @ convert(w, BFLOAT16), convert(v, half) @ convert(u, half)
 
     gm = graph_of(program, (3, 3), (3, 3), (3, 3), (3, 3), device="xpu")
-    assert group_casts(gm.graph)
+    assert run_pass(group_casts, gm)
     copies = gm.graph.find_nodes(op="call_function", target=torch.ops.aten._foreach_copy.default)
     dtypes = [{value.dtype for value in copy.meta["val"]} for copy in copies]
     assert sorted(dtypes, key=str) == [{BFLOAT16}, {torch.float16}]
@@ -144,7 +144,7 @@ def test_results_that_only_kernels_of_other_sizes_read():
         return convert(keys, FLOAT32), convert(values, FLOAT32), values @ keys, repeated
 
     gm = graph_of(program, (3, 3), (3, 3), dtypes=[BFLOAT16] * 2, device="xpu")
-    assert group_casts(gm.graph)
+    assert run_pass(group_casts, gm)
     (copied,) = gm.graph.find_nodes(op="call_function", target=torch.ops.aten._foreach_copy.default)
     assert [str(source.target) for source in copied.args[1]] == ["aten.mm.default"] * 2
 
@@ -155,6 +155,6 @@ def test_biases_and_one_dimensional_convolutions_stay():
         return torch.conv1d(y.flatten(2), convert(v, BFLOAT16), convert(c, BFLOAT16))
 
     gm = graph_of(images, (1, 3, 4, 4), (5, 3, 1, 1), (5,), (2, 5, 1), (2,), device="xpu")
-    assert group_casts(gm.graph)
+    assert run_pass(group_casts, gm)
     (copied,) = gm.graph.find_nodes(op="call_function", target=torch.ops.aten._foreach_copy.default)
     assert [source.name for source in copied.args[1]] == ["x_1", "w_1"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from expecttest import assert_expected_inline
 
-from tests.lowering.optimiser.aten_graphs import BFLOAT16, FLOAT16, FLOAT32, convert, graph_of, text_of
+from tests.lowering.optimiser.aten_graphs import BFLOAT16, FLOAT16, FLOAT32, convert, graph_of, run_pass, text_of
 from xpu_amp_dynamo.lowering.optimiser.narrow_operands import narrow_operands
 
 
@@ -15,7 +15,7 @@ def test_operands_across_layout_ops():
         return torch.bmm(torch.ops.aten.mul.Scalar(convert(q, FLOAT32), 1.0), convert(k, FLOAT32).transpose(1, 2)).exp()
 
     gm = graph_of(attention, (2, 3, 4), (2, 3, 4), dtypes=[FLOAT16] * 2, device="xpu")
-    assert narrow_operands(gm.graph)
+    assert run_pass(narrow_operands, gm)
     assert_expected_inline(
         text_of(gm),
         """\
@@ -24,7 +24,7 @@ bmm_dtype = aten.bmm.dtype(q_1, transpose_int, float32)
 exp = aten.exp(bmm_dtype)
 return exp""",
     )
-    assert not narrow_operands(gm.graph)
+    assert not run_pass(narrow_operands, gm)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ return exp""",
 def test_products_of_true_float32_stay(device, dtype, program):
     gm = graph_of(program, (3, 3), dtypes=[dtype], device=device)
     before = text_of(gm)
-    assert not narrow_operands(gm.graph)
+    assert not run_pass(narrow_operands, gm)
     assert text_of(gm) == before
 
 
