@@ -111,12 +111,13 @@ def call_after(
 ) -> fx.Node:
     """Insert a call behind ``place`` and return it, with the meta of ``like`` and a value of its own.
 
+    Behind an input means in front of its first use, as inputs stay in front of everything else.
     Raises what the op raises, before anything is inserted.
     """
     graph = place.graph
     kwargs = kwargs or (dict(like.kwargs) if target == like.target else {})
     value = evaluate(target, args, kwargs)
-    with graph.inserting_before(first_computation(graph) if place.op == "placeholder" else place.next):
+    with graph.inserting_before(min(place.users) if place.op == "placeholder" else place.next):
         node = graph.call_function(target, args, kwargs)
     node.meta.update(like.meta)
     node.meta["val"] = value

@@ -58,10 +58,13 @@ def verify(graph: fx.Graph, before: Outline, name: str) -> None:
     """Check that a graph is well formed and has the outline that it had before.
 
     Raises:
-        LoweringError: a node's recorded value is not what it computes, or an output has another layout or shares
-            other memory. The message names the node and ``name``.
+        LoweringError: the graph is not well formed, a node's recorded value is not what it computes, or an output has
+            another layout or shares other memory. The message names the node and ``name``.
     """
-    graph.lint()
+    try:
+        graph.lint()
+    except RuntimeError as error:
+        raise LoweringError(_message(name, "the graph", f"is not well formed: {error}")) from error
     after = outline_of(graph)
     for end, is_shared, was_shared in zip(_ends(graph), after.sharing, before.sharing, strict=True):
         if is_shared != was_shared:
