@@ -71,6 +71,13 @@ def multiplies_by_one(node: fx.Node) -> bool:
     return bool(node.target == aten.mul.Scalar and node.args[1] == 1)
 
 
+def base_of(node: fx.Node) -> fx.Node:
+    """Return the value of which a node is, or under another layout might be, a view."""
+    while node.op == "call_function" and is_view_op(node):
+        node = source_of(node)
+    return node
+
+
 def bases_of_views(graph: fx.Graph) -> dict[fx.Node, fx.Node]:
     """Return the value of which each node is a view, the node itself if it is none."""
     bases: dict[fx.Node, fx.Node] = {}

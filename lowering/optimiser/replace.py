@@ -22,7 +22,7 @@ import torch
 from torch import fx
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
-from xpu_amp_dynamo.lowering.optimiser.edit import evaluate, is_view_op, source_of
+from xpu_amp_dynamo.lowering.optimiser.edit import base_of, evaluate
 from xpu_amp_dynamo.lowering.optimiser.memory import Memory, viewed_by
 from xpu_amp_dynamo.lowering.values import tensors_in, value_of
 
@@ -55,14 +55,14 @@ class Replacer:
             node.meta["val"] = value
         for cast, node in new.items():
             cast.replace_all_uses_with(node)
-            (self._exclusive if self._memory.is_seen(cast) else self._shared).add(_base(node))
+            (self._exclusive if self._memory.is_seen(cast) else self._shared).add(base_of(node))
         return True
 
     def _may_stand_in(self, stand_ins: Mapping[fx.Node, fx.Node]) -> bool:
         """Tell whether no two of these, and no other value, would share a memory that is seen."""
-        bases = Counter(map(_base, stand_ins.values()))
+        bases = Counter(map(base_of, stand_ins.values()))
         for cast, node in stand_ins.items():
-            base = _base(node)
+            base = base_of(node)
             new = not self._memory.knows(base)
             if self._memory.is_seen(cast):
                 alone = bases[base] == 1 and base not in self._shared | self._exclusive
@@ -73,13 +73,6 @@ class Replacer:
             if not fits:
                 return False
         return True
-
-
-def _base(node: fx.Node) -> fx.Node:
-    """Return the value of which a node is, or under another layout might be, a view."""
-    while node.op == "call_function" and is_view_op(node):
-        node = source_of(node)
-    return node
 
 
 def _values_behind(changed: Values) -> Values | None:

@@ -10,6 +10,7 @@ from expecttest import assert_expected_inline
 
 from tests.lowering.optimiser.aten_graphs import BFLOAT16, FLOAT32, convert, graph_of, run_pass, text_of
 from xpu_amp_dynamo.lowering.optimiser.group_casts import group_casts
+from xpu_amp_dynamo.lowering.optimiser.widen_results import widen_results
 
 
 def two_products(x, w, v):
@@ -107,20 +108,28 @@ def test_dtypes_are_grouped_apart():
 
 
 @pytest.mark.parametrize("train", [False, True])
-def test_values_do_not_change(train, simulated_xpu):
+def test_values_do_not_change(train, simulated_xpu, monkeypatch):
     model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4)).to("xpu")
     x = torch.randn(3, 8, device="xpu")
-    values = {}
-    for way in ("grouped", "apart"):
+    values, grouped = {}, []
+
+    def group(graph):
+        grouped.append(group_casts(graph))
+        return grouped[-1]
+
+    for way, passes in {"grouped": (widen_results, group), "apart": (widen_results,)}.items():
         torch._dynamo.reset()
         copied = copy.deepcopy(model)
-        with pytest.MonkeyPatch.context() as patch, torch.set_grad_enabled(train):
-            if way == "apart":
-                patch.setattr("xpu_amp_dynamo.lowering.optimiser.group_casts.group_casts", lambda graph: False)
-            output = torch.compile(copied, backend="xpu_amp")(x)
+        monkeypatch.setattr("xpu_amp_dynamo.inductor.FAST_PASSES", passes)
+        options = {"inductor": {"fx_graph_cache": False}}  # a cached graph runs no passes
+        with torch.set_grad_enabled(train):
+            output = torch.compile(copied, backend="xpu_amp", options=options)(x)
             if train:
                 output.square().sum().backward()
         values[way] = [output, *(p.grad for p in copied.parameters() if train)]
+    assert any(grouped)
+    assert len(grouped) == 1 + train
+    assert len(values["apart"]) == (5 if train else 1)
     assert all(map(torch.equal, values["grouped"], values["apart"]))
 
 

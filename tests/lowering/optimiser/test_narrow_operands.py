@@ -47,7 +47,7 @@ def test_products_of_true_float32_stay(device, dtype, program):
 @pytest.mark.parametrize("train", [False, True])
 def test_attention_without_a_fused_kernel(train, simulated_xpu):
     def attention(q, k, v):
-        q, k, v = q.float(), k.float(), v.float()
+        q, k, v = q.neg().float(), k.neg().float(), v.neg().float()
         return (q @ k.transpose(1, 2)).softmax(-1) @ v
 
     values = {}
@@ -61,3 +61,19 @@ def test_attention_without_a_fused_kernel(train, simulated_xpu):
         values[backend] = [result, *(x.grad for x in inputs if train)]
     for expected, found in zip(values["eager"], values["xpu_amp"], strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-5 if found.dtype is FLOAT32 else 1e-2, atol=1e-5)
+
+
+def test_a_backward_does_not_keep_what_the_caller_may_write_to(simulated_xpu):
+    def program(x, w):
+        return (x.float() @ w.float()).bfloat16()
+
+    gradients = []
+    for backend in ("eager", "xpu_amp"):
+        x = torch.ones(8, 8, device="xpu", dtype=BFLOAT16)
+        w = torch.full((8, 8), 2.0, device="xpu", dtype=BFLOAT16).requires_grad_()
+        options = {"options": {"enabled": False}} if backend == "xpu_amp" else {}
+        result = torch.compile(program, backend=backend, **options)(x, w)
+        x.fill_(9)
+        result.sum().backward()
+        gradients.append(w.grad)
+    assert torch.equal(*gradients)
