@@ -10,6 +10,8 @@ narrower dtype, float32 -> bfloat16 -> float32, which round; casts for which the
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import fx
 
@@ -40,7 +42,7 @@ def fold_casts(graph: fx.Graph) -> bool:
     if not foldable:
         return False
     memory = Memory(graph)
-    rebuilder, replacer = Rebuilder(memory, narrow_source), Replacer(memory)
+    rebuilder, replacer = Rebuilder(memory, narrow_sources(widened)), Replacer(memory)
     folded = []
     for cast in foldable:
         if replacer.replace({cast: rebuilder.in_dtype(source_of(cast), cast.meta["val"].dtype)}):
@@ -76,8 +78,17 @@ def _is_empty(node: fx.Node) -> bool:
     return dtype_of(node) is not None and any(size == 0 for size in node.meta["val"].shape if isinstance(size, int))
 
 
-def narrow_source(node: fx.Node, dtype: torch.dtype) -> fx.Node | None:
-    """Return what a node was widened from; for a tensor without elements, which came from anything, its cast."""
-    if node.target == CAST and dtype_of(source_of(node)) is dtype:
-        return source_of(node)
-    return call_after(node, CAST, (node, dtype), like=node) if _is_empty(node) else None
+def narrow_sources(widened: dict[fx.Node, torch.dtype]) -> Callable[[fx.Node, torch.dtype], fx.Node | None]:
+    """Return what tells what a node was widened from; for a tensor without elements beside such nodes, its cast."""
+
+    def narrow_source(node: fx.Node, dtype: torch.dtype) -> fx.Node | None:
+        if _is_empty(node) and widened.get(node) is not dtype:
+            return call_after(node, CAST, (node, dtype), like=node)
+        return directly_widened_from(node, dtype)
+
+    return narrow_source
+
+
+def directly_widened_from(node: fx.Node, dtype: torch.dtype) -> fx.Node | None:
+    """Return what a cast widened from a dtype, None for other nodes."""
+    return source_of(node) if node.target == CAST and dtype_of(source_of(node)) is dtype else None

@@ -23,7 +23,7 @@ from xpu_amp_dynamo.lowering.optimiser.edit import (
     members_of,
     source_of,
 )
-from xpu_amp_dynamo.lowering.optimiser.fold_casts import narrow_source
+from xpu_amp_dynamo.lowering.optimiser.fold_casts import directly_widened_from
 from xpu_amp_dynamo.lowering.optimiser.memory import Memory
 from xpu_amp_dynamo.lowering.optimiser.ops import CAST, CONCATENATION
 from xpu_amp_dynamo.lowering.optimiser.rebuild import Rebuilder
@@ -73,7 +73,7 @@ def _narrow(concatenation: fx.Node, casts: list[fx.Node], memory: Memory, replac
     def source(node: fx.Node, dtype: torch.dtype) -> fx.Node | None:
         if node not in members:
             return None
-        return narrow_source(node, dtype) or _narrowed(node, dtype, casts[0])
+        return directly_widened_from(node, dtype) or _narrowed(node, dtype, casts[0])
 
     rebuilder = Rebuilder(memory, source)
     dtype = casts[0].meta["val"].dtype

@@ -18,7 +18,7 @@ import torch
 from torch import fx
 
 from xpu_amp_dynamo.lowering.optimiser.edit import base_of, call_after, dtype_of, erase_unused, on_gpu
-from xpu_amp_dynamo.lowering.optimiser.fold_casts import narrow_source, widened_from
+from xpu_amp_dynamo.lowering.optimiser.fold_casts import narrow_sources, widened_from
 from xpu_amp_dynamo.lowering.optimiser.memory import Memory
 from xpu_amp_dynamo.lowering.optimiser.ops import WIDENING
 from xpu_amp_dynamo.lowering.optimiser.rebuild import Rebuilder
@@ -36,7 +36,7 @@ def narrow_operands(graph: fx.Graph) -> bool:
     if not products:
         return False
     memory = Memory(graph)
-    rebuilder = Rebuilder(memory, narrow_source)
+    rebuilder = Rebuilder(memory, narrow_sources(widened))
     is_differentiated = any(map(_is_backward, graph.nodes))
 
     def may_read(operand: fx.Node | None) -> bool:

@@ -30,6 +30,7 @@ class Rebuilder:
         self._memory = memory
         self._source = source
         self._made: dict[tuple[fx.Node, torch.dtype], fx.Node | None] = {}
+        self._refused: list[fx.Node] = []
 
     def in_dtype(self, node: fx.Node, dtype: torch.dtype) -> fx.Node | None:
         """Return the elements of a node in a dtype: its layout ops repeated on the source in that dtype.
@@ -48,13 +49,16 @@ class Rebuilder:
 
     def erase_unused(self) -> None:
         """Erase the nodes that were made in vain."""
-        erase_unused(made for made in self._made.values() if made is not None)
+        made = (*self._made.values(), *self._refused)
+        erase_unused(node for node in made if node is not None and not self._memory.knows(node))
 
     def _missing(self, node: fx.Node, dtype: torch.dtype) -> list[fx.Node]:
         """List what must be made in front of a node; make the node if there is nothing."""
         stand_in = self._source(node, dtype)
         if stand_in is not None:
-            self._made[node, dtype] = None if self._reads_what_is_written(stand_in) else stand_in
+            refused = self._reads_what_is_written(stand_in)
+            self._refused += [stand_in] * refused
+            self._made[node, dtype] = None if refused else stand_in
             return []
         missing = [element for element in _elements_of(node) if (element, dtype) not in self._made]
         if not missing:

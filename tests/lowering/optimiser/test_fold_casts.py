@@ -59,8 +59,8 @@ def test_a_cache_that_was_empty():
     assert_expected_inline(
         text_of(gm),
         """\
-convert_default = prims.convert(empty_1, bfloat16)
 convert = prims.convert(new_1, float32)
+convert_default = prims.convert(empty_1, bfloat16)
 cat = aten.cat([empty_1, convert])
 cat_default = aten.cat([convert_default, new_1])
 convert_2 = prims.convert(cat_default, float32)
