@@ -1,0 +1,219 @@
+"""Every op of PyTorch's OpInfo database through ``torch.compile``: in a region, without one, and behind a product."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch.testing._internal import common_methods_invocations
+
+import xpu_amp_dynamo
+from tests.conformance import compiled_exceptions, known_exceptions
+from tests.conformance.outcomes import (
+    Outcome,
+    assert_equal,
+    assert_near,
+    compiled,
+    outcome_of,
+    outcome_or_none,
+)
+from tests.conformance.samples import OPS, Call, calls_of, first_lower
+
+NAMES = sorted(OPS.keys() - known_exceptions.UNINITIALISED - known_exceptions.NOT_REPEATABLE)
+LOWER = (torch.bfloat16, torch.float16)
+# Relative errors of norms: a rounding to bfloat16 errs by up to 2**-8, to float16 by 2**-11; an op and its gradient
+# see a few.
+BOUNDS = {torch.bfloat16: 0.02, torch.float16: 0.004}
+# Half of float16's range is left to the intermediate values of an op.
+LARGEST = {torch.bfloat16: float("inf"), torch.float16: 30000.0}
+
+
+@pytest.fixture(autouse=True)
+def seed_left_to_us(monkeypatch):
+    """Keep OpInfo's wrappers from setting the seed inside the function: Dynamo would capture nothing of it."""
+    monkeypatch.setattr(common_methods_invocations, "wrapper_set_seed", lambda op, *args, **kwargs: op(*args, **kwargs))
+
+
+def function_of(op: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a Python function that calls an op: Dynamo captures no bare builtin."""
+
+    def function(*args: Any, **kwargs: Any) -> Any:
+        return op(*args, **kwargs)
+
+    return function
+
+
+def samples_of(name: str, most: int | None) -> list[Call]:
+    """Return samples of an op as functions of leaves, at first those with a matrix in them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the samples' own
+        calls = calls_of(OPS[name], most=8 if most else None)
+    calls.sort(key=lambda call: front_of(call) is None)  # stable: else in the order of the database
+    calls = [dataclasses.replace(call, function=function_of(call.function)) for call in calls[:most]]
+    return [with_gradients(call) for call in calls] if OPS[name].supports_autograd else calls
+
+
+def with_gradients(call: Call) -> Call:
+    """Return a call that wants gradients of all its inputs, of the first alone where not all can have one, or none."""
+    everything = call.mapped(lambda t: t.detach().requires_grad_(is_inexact(t)))
+    first = call.mapped(lambda t: t.detach().requires_grad_(is_inexact(t) and t is call.tensors()[0]))
+    return next((variant for variant in (everything, first) if outcome_or_none(variant)), call)
+
+
+def is_inexact(tensor: torch.Tensor) -> bool:
+    """Tell whether a tensor holds real or complex numbers."""
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def compile_call(call: Call, **options: Any) -> Call:
+    """Return a call with its function compiled."""
+    return dataclasses.replace(call, function=compiled(call.function, **options))
+
+
+def compare_in_region(call: Call, lower: torch.dtype) -> Outcome | None:
+    """Compare a call in a region with itself compiled; return nothing where eager code refuses it."""
+
+    def region() -> torch.autocast:
+        return xpu_amp_dynamo.autocast("cpu", lower)
+
+    expected = outcome_or_none(call, region)
+    if expected is None:
+        return None
+    actual = outcome_of(compile_call(call), region)
+    assert_equal(actual, expected)
+    return actual
+
+
+def compare_alone(name: str, call: Call, lower: torch.dtype) -> Outcome | None:
+    """Compare a float32 call with itself compiled: equal if a region changes nothing, else near."""
+    expected = outcome_or_none(call)
+    if expected is None:
+        return None
+    in_region = outcome_or_none(call, lambda: xpu_amp_dynamo.autocast("cpu", lower))
+    actual = outcome_of(compile_call(call, dtype=lower))
+    if in_region is not None and is_same(in_region, expected):
+        assert_equal(actual, expected)
+    elif is_within_range(expected, lower):
+        bound = compiled_exceptions.WIDE_BOUNDS.get(name, BOUNDS[lower])
+        assert_near(actual, expected, bound, 2 * bound)
+    return actual
+
+
+def is_same(left: Outcome, right: Outcome) -> bool:
+    """Tell whether two outcomes agree bit for bit."""
+    try:
+        assert_equal(left, right)
+    except AssertionError:
+        return False
+    return True
+
+
+def is_within_range(outcome: Outcome, lower: torch.dtype) -> bool:
+    """Tell whether the finite values of an outcome are well within a dtype's range."""
+    values = [t.abs()[t.isfinite()] for t in outcome.tensors if t.layout is torch.strided and is_inexact(t)]
+    return all(float(value.max()) <= LARGEST[lower] for value in values if value.numel())
+
+
+def front_of(call: Call) -> tuple[int, int | None] | None:
+    """Return where a call's first float32 matrix or vector is: the argument, and the item where that is a list."""
+    for index, argument in enumerate(call.args):
+        items = list(argument) if isinstance(argument, (list, tuple)) else [argument]
+        for position, item in enumerate(items):
+            if isinstance(item, torch.Tensor) and item.dtype is torch.float32 and item.dim() and item.numel():
+                return index, None if items[0] is argument else position
+    return None
+
+
+def behind_a_product(call: Call, lower: torch.dtype) -> Call | None:
+    """Return a call whose first matrix is a product with the identity, exact in lower precision.
+
+    Its values are rounded beforehand, so that float32 and lower precision start from the same ones.
+    """
+    place = front_of(call)
+    if place is None:
+        return None
+    index, position = place
+    front = call.args[index] if position is None else call.args[index][position]
+    if front.layout is not torch.strided or not front.to(lower).isfinite().all():
+        return None
+    identity = torch.eye(front.shape[-1])
+
+    def product(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor @ identity
+
+    def function(*args: Any, **kwargs: Any) -> Any:
+        changed = list(args)
+        if position is None:
+            changed[index] = product(args[index])
+        else:
+            changed[index] = [*args[index][:position], product(args[index][position]), *args[index][position + 1 :]]
+        return call.function(*changed, **kwargs)
+
+    def rounded(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.detach().to(lower).float().requires_grad_(tensor.requires_grad) if tensor is front else tensor
+
+    return dataclasses.replace(call.mapped(rounded), function=function)
+
+
+def compare_behind_a_product(name: str, call: Call, lower: torch.dtype) -> Outcome | None:
+    """Compare a float32 program, a product and an op, with itself compiled: dtypes, strides, and values within bounds."""
+    program = behind_a_product(call, lower)
+    expected = outcome_or_none(program) if program else None
+    if program is None or expected is None:
+        return None
+    actual = outcome_of(compile_call(program, dtype=lower))
+    if is_within_range(expected, lower):
+        bound = compiled_exceptions.WIDE_BOUNDS.get(name, BOUNDS[lower])
+        assert_near(actual, expected, bound, 2 * bound)
+    return actual
+
+
+def assert_compared(name: str, outcomes: list[Outcome | None]) -> None:
+    """Check that some call ran, and that it went through a lowered graph unless Dynamo captures no such call."""
+    assert any(outcome is not None for outcome in outcomes), "nothing was compared"
+    graphs = sum(outcome.graphs for outcome in outcomes if outcome is not None)
+    assert (graphs == 0) == (name in compiled_exceptions.NOT_CAPTURED), f"{graphs} graphs were captured"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_in_a_region(name):
+    outcomes = [compare_in_region(call, torch.bfloat16) for call in samples_of(name, most=1)]
+    assert_compared(name, outcomes)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_alone(name):
+    outcomes = [compare_alone(name, call, torch.bfloat16) for call in samples_of(name, most=1)]
+    assert_compared(name, outcomes)
+
+
+@pytest.mark.parametrize("lower", LOWER, ids=["bfloat16", "float16"])
+@pytest.mark.parametrize("name", NAMES)
+def test_behind_a_product(name, lower):
+    outcomes = [compare_behind_a_product(name, call, lower) for call in samples_of(name, most=1)]
+    assert_compared(name, outcomes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_many_samples(name):
+    outcomes = []
+    for call in samples_of(name, most=None):
+        for lower in LOWER:
+            outcomes += [
+                compare_in_region(call, lower),
+                compare_in_region(first_lower(call, lower), lower),
+                compare_alone(name, call, lower),
+                compare_behind_a_product(name, call, lower),
+            ]
+    assert_compared(name, outcomes)
+
+
+def test_exceptions_name_ops():
+    for key, value in vars(compiled_exceptions).items():
+        if key.isupper():
+            assert set(value) <= OPS.keys(), key
