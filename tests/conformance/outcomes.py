@@ -154,7 +154,9 @@ def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
     return float((left - right).norm() / right.norm().clamp_min(1e-6))
 
 
-def assert_near(actual: Outcome, expected: Outcome, bound: float, gradient_bound: float, *, strides: bool = True) -> None:
+def assert_near(
+    actual: Outcome, expected: Outcome, bound: float, gradient_bound: float, *, strides: bool = True
+) -> None:
     """Check that two outcomes agree in dtypes, and outputs in strides, and that values are within relative bounds."""
     assert len(actual.outputs) == len(expected.outputs)
     for index, (one, other) in enumerate(zip(actual.outputs, expected.outputs, strict=True)):

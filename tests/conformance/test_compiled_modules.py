@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import inspect
 import itertools
 import random
@@ -41,6 +42,7 @@ class Step:
     info: ModuleInfo
     sample: ModuleInput
     training: bool
+    differentiated: int = 0
 
     def run(self, backend: str | None = None, region: Region = contextlib.nullcontext, **options: Any) -> Outcome:
         """Run forward inside a region and backward outside it; buffers count as outputs."""
@@ -51,7 +53,10 @@ class Step:
             warnings.simplefilter("ignore")  # the modules' own
             module = self.info.module_cls(*build.args, **build.kwargs).train(self.training)
             call = torch.compile(module, backend=backend, dynamic=False, **options) if backend else module
-            args, kwargs = pytree.tree_map_only(torch.Tensor, _leaf, (forward.args, forward.kwargs))
+            args, kwargs = pytree.tree_map_only(torch.Tensor, copy_of, (forward.args, forward.kwargs))
+            floats = [t for t in pytree.tree_leaves((args, kwargs)) if _is_float(t)]
+            for tensor in floats[: self.differentiated]:
+                tensor.requires_grad_()
             with region():
                 outputs = pytree.tree_leaves(call(*args, **kwargs))
             leaves = [t for t in [*pytree.tree_leaves((args, kwargs)), *module.parameters()] if _is_leaf(t)]
@@ -64,8 +69,8 @@ class Step:
         return self.run("xpu_amp", region, options={"inner_backend": inner, **options})
 
 
-def _leaf(tensor: torch.Tensor) -> torch.Tensor:
-    return copy_of(tensor.detach().requires_grad_(tensor.is_floating_point()))
+def _is_float(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
 
 
 def _is_leaf(value: Any) -> bool:
@@ -76,14 +81,24 @@ def steps_of(name: str, training: bool, most: int | None) -> list[Step]:
     """Return samples of a module, the first ``most`` or some from everywhere."""
     info = MODULES[name]
     torch.manual_seed(0)
-    samples = info.module_inputs_func(
-        info, device="cpu", dtype=torch.float32, requires_grad=False, training=training
-    )
+    samples = info.module_inputs_func(info, device="cpu", dtype=torch.float32, requires_grad=False, training=training)
     with contextlib.closing(samples) if inspect.isgenerator(samples) else contextlib.nullcontext():
         chosen = list(itertools.islice(samples, most))
     if len(chosen) > MANY:
         chosen = random.Random(0).sample(chosen, MANY)
-    return [Step(info, sample, training) for sample in chosen]
+    return [with_gradients(Step(info, sample, training)) for sample in chosen]
+
+
+def with_gradients(step: Step) -> Step:
+    """Return a step that differentiates all its inputs, the first alone where not all can be, or none."""
+    for number in (99, 1):
+        variant = dataclasses.replace(step, differentiated=number)
+        try:
+            variant.run()
+        except REFUSALS:
+            continue
+        return variant
+    return step
 
 
 def stock_refuses(step: Step) -> str | None:

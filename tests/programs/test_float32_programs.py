@@ -15,7 +15,11 @@ from tests.programs.random_float32_programs import EXPRESSIONS, Float32Program, 
 # `make fuzz` sets the number, and draws other programs in each run.
 NUMBER = os.environ.get("RANDOM_PROGRAMS")
 FEW = settings(
-    max_examples=100, derandomize=NUMBER is None, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
+    max_examples=100,
+    derandomize=NUMBER is None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    print_blob=True,
 )
 MANY = settings(FEW, max_examples=int(NUMBER or 400))
 INDUCTOR = settings(FEW, max_examples=int(NUMBER or 500) // 5, phases=[Phase.generate])
@@ -49,7 +53,9 @@ def stock_conforms(program: Float32Program, inner_backend: str) -> bool:
     expected = observe(program.function(), inputs())
     try:
         stock = torch.compile(program.function(compiled=True), backend=inner_backend, dynamic=False)
-        assert_observed_alike(observe(stock, inputs()), expected, allowed_errors(program.function(), inputs(), expected))
+        assert_observed_alike(
+            observe(stock, inputs()), expected, allowed_errors(program.function(), inputs(), expected)
+        )
     except Exception:  # noqa: BLE001 - whatever it is, it is not ours
         return False
     return True
