@@ -24,7 +24,8 @@ NOT_CAPTURED: dict[str, str] = {
     "to_sparse": "gives a sparse tensor",
 }
 
-# A product inside a region hands lower precision to linear algebra that has no kernel for it. Stock autocast raises alike.
+# A product inside a region hands lower precision to linear algebra that has no kernel for it. Stock autocast raises
+# alike.
 REFUSED_IN_REGION = {"linalg.pinv.singular", "pca_lowrank", "svd_lowrank"}
 
 # No sample has a float32 tensor with a dimension among its arguments, that could be a product.

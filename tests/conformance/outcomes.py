@@ -157,7 +157,7 @@ def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
 def assert_near(
     actual: Outcome, expected: Outcome, bound: float, gradient_bound: float, *, strides: bool = True
 ) -> None:
-    """Check that two outcomes agree in dtypes, and outputs in strides, and that values are within relative bounds."""
+    """Check that two outcomes agree in dtypes and strides, and that values are within relative bounds."""
     assert len(actual.outputs) == len(expected.outputs)
     for index, (one, other) in enumerate(zip(actual.outputs, expected.outputs, strict=True)):
         _assert_near_leaf(one, other, f"output {index}", bound, strides)
