@@ -32,6 +32,7 @@ class Noise(TorchFunctionMode):
 
     def __init__(self, seed: int) -> None:
         self.generator = torch.Generator().manual_seed(seed)
+        self.largest = 0.0
 
     def __torch_function__(
         self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
@@ -43,6 +44,8 @@ class Noise(TorchFunctionMode):
         if not known or result.untyped_storage().data_ptr() in known:
             return result
         with torch._C.DisableTorchFunction():
+            magnitudes = result.detach().abs()
+            self.largest = max([self.largest, *magnitudes[magnitudes < 1e30].flatten().tolist()])
             return result * (1 + STEP * torch.randn(result.shape, generator=self.generator))
 
 
@@ -94,18 +97,23 @@ def _is_writable(tensor: torch.Tensor) -> bool:
     return all(stride or size == 1 for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
 
 
-def allowed_errors(program: Callable[..., Any], inputs: Sequence[torch.Tensor], exact: Observation) -> list[float]:
-    """Return how far each tensor and each gradient of a run may be from the exact one, as a norm."""
+def allowed_errors(
+    program: Callable[..., Any], inputs: Sequence[torch.Tensor], exact: Observation
+) -> tuple[list[float], float]:
+    """Return how far each tensor and gradient of a run may be from the exact one, and the largest value on the way.
+
+    The first are norms. The second passes over constants that stand for minus infinity.
+    """
+    noises = [Noise(seed) for seed in range(3)]
     noisy = []
-    for seed in range(3):
-        with Noise(seed):
+    for noise in noises:
+        with noise:
             noisy.append(observe(program, inputs))
     wanted = floats(exact)
     runs = [floats(run) for run in noisy]
-    return [
-        LEAST * max(1.0, norm(want)) + FACTOR * max(norm(run[i] - want) for run in runs if run[i] is not None)
-        for i, want in enumerate(wanted)
-    ]
+    errors = [max(norm(run[i] - want) for run in runs) for i, want in enumerate(wanted)]
+    allowed = [LEAST * max(1.0, norm(want)) + FACTOR * error for want, error in zip(wanted, errors, strict=True)]
+    return allowed, max(noise.largest for noise in noises)
 
 
 def floats(observation: Observation) -> list[torch.Tensor]:
