@@ -19,6 +19,7 @@ from tests.conformance.outcomes import (
     assert_equal,
     assert_near,
     compiled,
+    dense,
     outcome_of,
     outcome_or_none,
 )
@@ -33,6 +34,8 @@ LOWER = (torch.bfloat16, torch.float16)
 BOUNDS = {torch.bfloat16: 0.02, torch.float16: 0.004}
 # Half of float16's range is left to the intermediate values of an op.
 LARGEST = {torch.bfloat16: float("inf"), torch.float16: 30000.0}
+# Of gradients; smaller ones lose bits in float16 without loss scaling.
+SMALLEST = {torch.bfloat16: 0.0, torch.float16: 1e-3}
 
 
 @pytest.fixture(autouse=True)
@@ -62,12 +65,12 @@ def first_sample_of(name: str) -> Call:
     return prepared(name, next(filter(front_of, calls), calls[0]))
 
 
-def other_samples_of(name: str) -> list[Call]:
-    """Return a sample of an op for each lower dtype, from anywhere among them all."""
+def other_sample_of(name: str) -> Call:
+    """Return a sample of an op from anywhere among them all."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the samples' own
         calls = calls_of(OPS[name])
-    return [prepared(name, call) for call in random.Random(name).choices(calls, k=len(LOWER))]
+    return prepared(name, random.Random(name).choice(calls))
 
 
 def prepared(name: str, call: Call) -> Call:
@@ -93,7 +96,7 @@ def compile_call(call: Call, **options: Any) -> Call:
     return dataclasses.replace(call, function=compiled(call.function, **options))
 
 
-def compare_in_region(call: Call, lower: torch.dtype) -> Outcome | None:
+def compare_in_region(name: str, call: Call, lower: torch.dtype) -> Outcome | None:
     """Compare a call in a region with itself compiled; return nothing where eager code refuses it."""
 
     def region() -> torch.autocast:
@@ -103,7 +106,7 @@ def compare_in_region(call: Call, lower: torch.dtype) -> Outcome | None:
     if expected is None:
         return None
     actual = outcome_of(compile_call(call), region)
-    assert_equal(actual, expected)
+    assert_same_bits(name, actual, expected)
     return actual
 
 
@@ -115,10 +118,9 @@ def compare_alone(name: str, call: Call, lower: torch.dtype) -> Outcome | None:
     in_region = outcome_or_none(call, lambda: xpu_amp_dynamo.autocast("cpu", lower))
     actual = outcome_of(compile_call(call, dtype=lower))
     if in_region is not None and is_same(in_region, expected):
-        assert_equal(actual, expected)
-    elif is_within_range(expected, lower):
-        bound = compiled_exceptions.WIDE_BOUNDS.get(name, BOUNDS[lower])
-        assert_near(actual, expected, bound, 2 * bound)
+        assert_same_bits(name, actual, expected)
+    else:
+        assert_within_bounds(name, actual, expected, lower)
     return actual
 
 
@@ -131,10 +133,28 @@ def is_same(left: Outcome, right: Outcome) -> bool:
     return True
 
 
-def is_within_range(outcome: Outcome, lower: torch.dtype) -> bool:
-    """Tell whether the finite values of an outcome are well within a dtype's range."""
-    values = [t.abs()[t.isfinite()] for t in outcome.tensors if t.layout is torch.strided and is_inexact(t)]
-    return all(float(value.max()) <= LARGEST[lower] for value in values if value.numel())
+def assert_same_bits(name: str, actual: Outcome, expected: Outcome) -> None:
+    """Check that two outcomes are equal, or nearly so where Dynamo takes an op apart."""
+    if name in compiled_exceptions.TAKEN_APART:
+        assert_near(actual, expected, 1e-5, 1e-5)
+    else:
+        assert_equal(actual, expected)
+
+
+def assert_within_bounds(name: str, actual: Outcome, expected: Outcome, lower: torch.dtype) -> None:
+    """Check that two outcomes are near, as far as the expected values are within a lower dtype's range."""
+    bound = compiled_exceptions.WIDE_BOUNDS.get(name, BOUNDS[lower])
+    large, small = largest_of(expected.tensors), [largest_of([t]) for t in expected.gradients if t is not None]
+    gradient_bound = 2 * bound if min(small, default=1.0) >= SMALLEST[lower] else float("inf")
+    if large > LARGEST[lower]:
+        bound = gradient_bound = float("inf")
+    assert_near(actual, expected, bound, gradient_bound)
+
+
+def largest_of(tensors: list[torch.Tensor]) -> float:
+    """Return the largest finite magnitude in tensors of real and complex numbers."""
+    values = [dense(t).abs() for t in tensors if is_inexact(t)]
+    return max([0.0, *(float(value[value.isfinite()].max()) for value in values if value.isfinite().any())])
 
 
 def front_of(call: Call) -> tuple[int, int | None] | None:
@@ -190,9 +210,7 @@ def compare_behind_a_product(name: str, call: Call, lower: torch.dtype) -> Outco
     if program is None or expected is None:
         return None
     actual = outcome_of(compile_call(program, dtype=lower))
-    if is_within_range(expected, lower):
-        bound = compiled_exceptions.WIDE_BOUNDS.get(name, BOUNDS[lower])
-        assert_near(actual, expected, bound, 2 * bound)
+    assert_within_bounds(name, actual, expected, lower)
     return actual
 
 
@@ -206,7 +224,7 @@ def assert_compared(name: str, *outcomes: Outcome | None) -> None:
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - compiled_exceptions.REFUSED_IN_REGION))
 def test_in_a_region(name):
-    assert_compared(name, compare_in_region(first_sample_of(name), torch.bfloat16))
+    assert_compared(name, compare_in_region(name, first_sample_of(name), torch.bfloat16))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -226,16 +244,12 @@ def test_behind_a_product(name, lower):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_other_samples(name):
-    outcomes = []
-    for call, lower in zip(other_samples_of(name), LOWER, strict=True):
-        outcomes += [
-            compare_in_region(call, lower),
-            compare_in_region(first_lower(call, lower), lower),
-            compare_alone(name, call, lower),
-        ]
-        compare_behind_a_product(name, call, lower)
+@pytest.mark.parametrize("name", sorted(set(NAMES) - compiled_exceptions.NO_OTHER_SAMPLES.keys()))
+def test_another_sample(name):
+    call, lower = other_sample_of(name), torch.float16
+    outcomes = [compare_in_region(name, call, lower), compare_alone(name, call, lower)]
+    if name not in known_exceptions.LISTED_OP_INSIDE_A_KERNEL:
+        outcomes.append(compare_in_region(name, first_lower(call, lower), lower))
     assert_compared(name, *outcomes)
 
 
