@@ -83,11 +83,12 @@ def trace_composite(
 
 
 def _value(node: fx.Node, context: LoweringContext, with_casts: bool) -> Any:
-    """Return the value of an input to trace with: the one that it has now, or the one that was recorded."""
+    """Return the value of an input to trace with, in the dtype that it has now or in the one that was recorded."""
     now = runnable_value_of(node)
     recorded = context.recorded.get(node)
-    as_recorded = with_casts or not isinstance(now, torch.Tensor) or not isinstance(recorded, torch.Tensor)
-    return now if as_recorded or now.dtype is recorded.dtype else _in_dtype(now, recorded.dtype)
+    if with_casts or not isinstance(now, torch.Tensor) or not isinstance(recorded, torch.Tensor):
+        return now
+    return now if now.dtype is recorded.dtype else _in_dtype(now, recorded.dtype)
 
 
 def _in_dtype(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

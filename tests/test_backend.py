@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch._dynamo.utils import counters
 
 import xpu_amp_dynamo
-from tests.programs.comparison import counting_backend
+from tests.programs.comparison import assert_same, counting_backend
 from xpu_amp_dynamo import BackendOptions, Policy, backend, loss_scaling
 from xpu_amp_dynamo.errors import InvalidOptionError
 
@@ -288,7 +288,7 @@ def test_eager_autocast_inside_a_compiled_function():
         torch._dynamo.reset()
         out = torch.compile(program, backend="xpu_amp", fullgraph=True, options={"inner_backend": inner})(x)
         assert [o.dtype for o in out] == [torch.float32, torch.float16]
-        assert all(map(torch.equal, out, eager))
+        assert_same(out, eager)
 
 
 def test_reports_are_recorded():

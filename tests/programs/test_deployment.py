@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch.utils import _pytree as pytree
 
 import xpu_amp_dynamo
-from tests.programs.comparison import relative_error
+from tests.programs.comparison import assert_same, relative_error
 from xpu_amp_dynamo.errors import InvalidOptionError
 
 # Inductor copies pytree's LeafSpec when it packages a program, torch 2.13.0.
@@ -92,7 +92,7 @@ def test_exported_region(strict, dynamic):
         # The lowered program needs neither the policy nor a region.
         xpu_amp_dynamo.uninstall("cpu")
         actual = lowered.module()(IDS)
-        assert all(map(torch.equal, actual, expected))
+        assert_same(actual, expected)
         if dynamic:
             assert lowered.module()(IDS[:2])[0].shape == (2, 4, 16)
     assert [t.dtype for t in actual] == [FLOAT32, FLOAT32]
@@ -104,7 +104,7 @@ def test_program_without_a_region_follows_the_options():
         with torch.autocast("cpu", torch.float16):
             expected = Net()(IDS)
         actual = lowered.module()(IDS)
-    assert all(map(torch.equal, actual, expected))
+    assert_same(actual, expected)
     off = xpu_amp_dynamo.lower_exported(exported(), enabled=False)
     assert torch.equal(off.module()(IDS)[0], Net()(IDS)[0])
 
@@ -116,7 +116,7 @@ def test_weights_are_stored_in_the_lower_type():
     assert low == {"first.weight", "first.bias", "second.weight", "second.bias"}
     plain = xpu_amp_dynamo.lower_exported(exported())
     assert {t.dtype for t in plain.state_dict.values()} == {FLOAT32}
-    assert all(map(torch.equal, lowered.module()(IDS), plain.module()(IDS)))
+    assert_same(lowered.module()(IDS), plain.module()(IDS))
     assert lowered.module()(IDS)[0].dtype is FLOAT32
 
 

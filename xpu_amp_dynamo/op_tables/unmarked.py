@@ -18,6 +18,11 @@ WRITTEN_ARGUMENTS = {
     "native_batch_norm": _STATISTICS,
 }
 
+# The argument that turns these writes on, where it is not `training`.
+WRITTEN_IF = {"instance_norm": "use_input_stats"}
+# Functions that renormalise one of their arguments in place if another is given.
+RENORMALISED = {"embedding": ("weight", "max_norm"), "embedding_bag": ("weight", "max_norm")}
+
 # Ops that return their input or a view of it, with no alias in the schema.
 VIEWS = ("atleast_1d", "atleast_2d", "atleast_3d", "broadcast_tensors", "data")
 
