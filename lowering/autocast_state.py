@@ -16,9 +16,12 @@ class AutocastState:
         dtype: the lower precision, bfloat16 or float16.
         cache_enabled: whether casts of float32 parameters are shared.
         outermost: the number of the outermost region that the point lies in. Eager autocast shares casts within it.
+        in_region: whether a region of the program says so, not an option. The dtypes that capture recorded there are
+            those of autocast.
     """
 
     enabled: bool
     dtype: torch.dtype
     cache_enabled: bool = True
     outermost: int = 0
+    in_region: bool = False

@@ -18,8 +18,9 @@ from torch import fx
 
 from xpu_amp_dynamo.lowering.casting import insert_cast, is_inserted_cast
 from xpu_amp_dynamo.lowering.fake_run import call_fake
-from xpu_amp_dynamo.lowering.node_kind import CALLS, is_higher_order, mutated_inputs, op_name_of
+from xpu_amp_dynamo.lowering.node_kind import CALLS, is_higher_order, op_name_of
 from xpu_amp_dynamo.lowering.values import dtypes_in, has_value, set_value, storage_of, tensors_in, value_of
+from xpu_amp_dynamo.lowering.writes import mutated_inputs
 
 # Nodes and dtypes, each with the node that holds the same in that dtype.
 _Counterparts = dict[tuple[fx.Node, torch.dtype], fx.Node]

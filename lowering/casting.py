@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 
 import torch
@@ -9,7 +10,8 @@ from torch import fx
 
 from xpu_amp_dynamo.cast_rule import LOWER_DTYPES
 from xpu_amp_dynamo.lowering.autocast_state import AutocastState
-from xpu_amp_dynamo.lowering.values import set_value, storage_of, tensors_in, value_keys, value_of
+from xpu_amp_dynamo.lowering.functorch_levels import without_wrappers
+from xpu_amp_dynamo.lowering.values import storage_of, tensors_in, value_keys, value_of
 
 # Marks the casts that the lowering made; the value is the op that the cast serves.
 CAST_KEY = "xpu_amp_dynamo.cast_for"
@@ -43,6 +45,7 @@ class Caster:
     def __init__(self, grad_enabled: bool) -> None:
         # Casts, each with the value that it was made from: nodes that return their input, as no-op casts do, share it.
         self._shared: dict[_Key, tuple[torch.Tensor, fx.Node]] = {}
+        self._keys_of: dict[int | None, list[_Key]] = defaultdict(list)
         self.grad_enabled = grad_enabled
 
     def cast(self, node: fx.Node, dtype: torch.dtype, user: fx.Node, state: AutocastState) -> fx.Node:
@@ -53,18 +56,19 @@ class Caster:
         key = (id(value_of(node)), dtype, self._tape_of(node, state))
         if key not in self._shared or not self._may_share(node, state):
             self._shared[key] = value_of(node), insert_cast(node, dtype, user)
+            self._keys_of[storage_of(value_of(node))].append(key)
         return self._shared[key][1]
 
     def forget(self, written: Iterable[fx.Node]) -> None:
         """Stop sharing the casts of values whose memory has been written to."""
-        storages = {storage_of(t) for node in written for t in tensors_in(value_of(node))}
-        for key, (value, _) in list(self._shared.items()):
-            if storage_of(value) in storages:
-                del self._shared[key]
+        for storage in {storage_of(t) for node in written for t in tensors_in(value_of(node))}:
+            for key in self._keys_of.pop(storage, ()):
+                self._shared.pop(key, None)
 
     def forget_all(self) -> None:
         """Stop sharing every cast."""
         self._shared.clear()
+        self._keys_of.clear()
 
     def _is_on_tape(self, node: fx.Node) -> bool:
         return self.grad_enabled and value_of(node).requires_grad
@@ -95,7 +99,7 @@ def insert_cast(node: fx.Node, dtype: torch.dtype, user: fx.Node) -> fx.Node:
     with node.graph.inserting_before(user):
         cast = node.graph.call_method("to", (node, dtype))
     cast.meta[CAST_KEY] = str(user.target)
-    _describe(cast, value_of(node).to(dtype), node, like=user)
+    _describe(cast, without_wrappers(value_of(node)).to(dtype), node, like=user)
     return cast
 
 
@@ -109,13 +113,25 @@ def insert_copy(node: fx.Node, user: fx.Node) -> fx.Node:
 
 def insert_pin(node: fx.Node) -> fx.Node:
     """Insert ``node.to(dtype)`` with the dtype that a node has, for all its users, and return it."""
-    value = value_of(node)
-    with node.graph.inserting_after(node):
-        pin = node.graph.call_method("to", (node, value.dtype))
-    node.replace_all_uses_with(pin, delete_user_cb=lambda user: user is not pin)
+    pin = _insert_behind(node, value_of(node))
     pin.meta[_PIN_KEY] = str(node.target)
-    _describe(pin, value, node, like=node)
     return pin
+
+
+def cast_behind(node: fx.Node, recorded: torch.Tensor) -> fx.Node:
+    """Insert ``node.to(dtype)`` with the dtype of a recorded value, for all users of a node, and return it."""
+    cast = _insert_behind(node, recorded)
+    cast.meta[CAST_KEY] = str(node.target)
+    return cast
+
+
+def _insert_behind(node: fx.Node, value: torch.Tensor) -> fx.Node:
+    """Insert a conversion that gives a value, for all users of a node."""
+    with node.graph.inserting_after(node):
+        new = node.graph.call_method("to", (node, value.dtype))
+    node.replace_all_uses_with(new, delete_user_cb=lambda user: user is not new)
+    _describe(new, value, node, like=node)
+    return new
 
 
 def _describe(new: fx.Node, value: torch.Tensor, source: fx.Node, like: fx.Node) -> None:
@@ -134,5 +150,4 @@ def settle_pin(pin: fx.Node) -> bool:
         pin.graph.erase_node(pin)
         return False
     pin.meta[CAST_KEY] = pin.meta.pop(_PIN_KEY)
-    set_value(pin, value_of(source).to(dtype))
     return True

@@ -27,7 +27,9 @@ class LoweringContext:
         preserve_output_dtype: whether outputs keep the dtypes recorded at capture.
         report: what the lowering did, counted over the graph and its subgraphs.
 
-    The passes fill ``recorded`` (each node's value at capture) and ``states`` (each node's autocast state).
+    The passes fill ``recorded`` (each node's value at capture), ``states`` (each node's autocast state), ``refused``
+    (listed calls that do not run in the dtype which the policy wants, left as captured) and ``constants`` (how many
+    tensors they gave the graph).
     """
 
     policy: Policy
@@ -38,10 +40,14 @@ class LoweringContext:
     report: LoweringReport
     recorded: dict[fx.Node, Any] = field(default_factory=dict)
     states: dict[fx.Node, AutocastState] = field(default_factory=dict)
+    refused: set[fx.Node] = field(default_factory=set)
+    constants: int = 0
 
     def for_subgraph(self, state: AutocastState) -> LoweringContext:
         """Return the context of a subgraph that is called under ``state``; its outputs always keep their dtypes."""
-        return dataclasses.replace(self, initial_state=state, preserve_output_dtype=True, recorded={}, states={})
+        return dataclasses.replace(
+            self, initial_state=state, preserve_output_dtype=True, recorded={}, states={}, refused=set(), constants=0
+        )
 
     def on_device(self, value: object) -> bool:
         """Tell whether a value is a tensor of the lowered device type."""

@@ -9,8 +9,12 @@ from torch import fx
 from torch._dispatch.python import enable_python_dispatcher
 from torch.utils import _pytree as pytree
 
-from xpu_amp_dynamo.lowering.node_kind import mutated_inputs, returns_first_input
+from xpu_amp_dynamo.lowering.writes import mutated_inputs, returns_first_input
 from xpu_amp_dynamo.lowering.values import dtypes_in, input_values, tensors_in, value_of
+
+
+# What ops raise that refuse their inputs.
+REFUSALS = (RuntimeError, TypeError, ValueError, IndexError, AssertionError)
 
 
 def run_node(node: fx.Node) -> Any:

@@ -130,6 +130,7 @@ def _entered(state: AutocastState, args: tuple[Any, ...], device_type: str) -> A
         enabled=enabled,
         dtype=torch.get_autocast_dtype(device_type) if dtype is None else dtype,
         cache_enabled=state.cache_enabled if cache_enabled is None else cache_enabled,
+        in_region=True,
     )
 
 
@@ -137,7 +138,7 @@ def _after_call(state: AutocastState, node: fx.Node) -> AutocastState:
     """Return the state after one of the calls that an inlined subclass makes."""
     field_set = _FIELD_SET_BY.get(node.target)
     value: Any = node.args[-1] if node.args else None
-    return dataclasses.replace(state, **{field_set: value}) if field_set else state
+    return dataclasses.replace(state, in_region=True, **{field_set: value}) if field_set else state
 
 
 def _device_types(graph: fx.Graph) -> set[str]:

@@ -3,17 +3,17 @@
 before:  _vmap_increment_nesting(4, "error"); b = _add_batch_dim(x, 0, 1)
          y = linear(b, w)                                        # float32[16] a row
          z = _remove_batch_dim(y, 1, 4, 0); _vmap_decrement_nesting()
-after:   the same with linear(b.to(bfloat16), w.to(bfloat16)) between, and z as recorded
+after:   the same with y = linear(b.to(bfloat16), w.to(bfloat16)).to(float32) between
 
-A value between these calls is a wrapper that lives as long as its level. The lowering therefore makes the calls
-themselves as it walks a graph, and runs every node between them again. They get and give the dtypes recorded for them.
-Private functions of torch: checked on 2.13.0.
+A value between these calls is a wrapper that lives as long as its level, which was over when capture ended. So nothing
+runs on wrappers again: the lowering asks what a call gives for plain tensors like them, and casts what it gives to
+the dtype that capture recorded, inside the level. Private functions of torch: checked on 2.13.0.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import fx
@@ -33,27 +33,12 @@ def is_level_call(node: fx.Node) -> bool:
     return node.op == "call_function" and getattr(node.target, "__module__", None) in _MODULES
 
 
-def inside_level() -> bool:
-    """Tell whether the walk is between the calls that enter and leave a level."""
-    return _functorch.peek_interpreter_stack() is not None
-
-
-@contextlib.contextmanager
-def leave_open_levels() -> Iterator[None]:
-    """Leave the levels that a walk has entered and, because of an error, not left."""
-    depth = _functorch.get_dynamic_layer_stack_depth()
-    try:
-        yield
-    finally:
-        _functorch.pop_dynamic_layer_stack_and_undo_to_depth(depth)
-
-
 def outside_levels() -> contextlib.AbstractContextManager[object]:
     """Return a context in which ops see plain tensors only, as if no level were open."""
     return temporarily_clear_interpreter_stack()
 
 
-def without_wrappers(value: object) -> object:
+def without_wrappers(value: Any) -> Any:
     """Return a plain tensor like a wrapped one, of the size that code inside the level sees; else the value itself."""
     if not isinstance(value, torch.Tensor) or not is_wrapped(value):
         return value

@@ -1,16 +1,23 @@
 """Lowers the policy: every listed op gets its inputs in the dtype that the cast rule wants.
 
-before:  y = linear(x, w, b)                                               # float32[8, 64]
+before:  y = linear(x, w, b); z = svdvals(relu(y))                         # float32[8, 64]
 after:   y = linear(x.to(bfloat16), w.to(bfloat16), b.to(bfloat16))        # bfloat16[8, 64]
+         z = svdvals(relu(y).to(float32))                                  # as captured
+
+Outside regions a program was captured in float32, and its constants, branches and buffers were made for that. So each
+value keeps its captured dtype, unless all that touches it is known not to care: see ``narrow_safe``. Inside regions
+capture recorded what autocast gives; there a call that no list names runs in the dtypes that its inputs have.
 
 The values of all nodes downstream are recomputed by running them on fake tensors. Left alone: mutations and
-``out=`` calls, float64, integer and complex inputs, tensors of other device types, nodes of disabled regions.
-An op that refuses the mixture of dtypes that lowering brought about, though it ran on the recorded ones, gets
-the recorded dtypes back.
+``out=`` calls, float64, integer and complex inputs, tensors of other device types, nodes of disabled regions, and calls
+that cannot be run or traced again. An op that refuses the dtypes that lowering brought about gets the recorded ones
+back.
 """
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -19,20 +26,15 @@ from torch.autograd import grad_mode
 
 from xpu_amp_dynamo.cast_rule import ELIGIBLE_DTYPES, Category, cast_rule
 from xpu_amp_dynamo.errors import BannedOpError, LoweringError
-from xpu_amp_dynamo.lowering.casting import Caster, insert_copy, is_pin, settle_pin
+from xpu_amp_dynamo.lowering.casting import Caster, cast_behind, insert_copy, is_pin, settle_pin
 from xpu_amp_dynamo.lowering.context import LoweringContext
-from xpu_amp_dynamo.lowering.fake_run import run_mutation, run_node, with_recorded_sizes
-from xpu_amp_dynamo.lowering.functorch_levels import inside_level, is_level_call, leave_open_levels
+from xpu_amp_dynamo.lowering.fake_run import REFUSALS, run_mutation, run_node, with_recorded_sizes
+from xpu_amp_dynamo.lowering.functorch_levels import is_level_call, is_wrapped
 from xpu_amp_dynamo.lowering.inline_graph import inline_graph
 from xpu_amp_dynamo.lowering.layout_ops import LAYOUT_OPS
-from xpu_amp_dynamo.lowering.node_kind import (
-    CALLS,
-    base_op_name,
-    is_higher_order,
-    mutated_inputs,
-    op_name_of,
-    written_storages,
-)
+from xpu_amp_dynamo.lowering.narrow_safe import may_read_narrow, numbers_fit
+from xpu_amp_dynamo.lowering.node_kind import CALLS, base_op_name, is_higher_order, op_name_of
+from xpu_amp_dynamo.lowering.pin_captured_dtypes import pin_memory, storages_written
 from xpu_amp_dynamo.lowering.trace_composite import trace_composite
 from xpu_amp_dynamo.lowering.values import (
     dtypes_in,
@@ -43,19 +45,22 @@ from xpu_amp_dynamo.lowering.values import (
     tensors_in,
     value_of,
 )
+from xpu_amp_dynamo.lowering.writes import is_called_in_place, mutated_inputs, writes_only_statistics, written_storages
 
 _GRAD_MODE_CALLS = (torch._C._set_grad_enabled, torch.set_grad_enabled)
-_HOOK_CALLS = (torch._C._autograd._saved_tensors_hooks_disable, torch._C._autograd._saved_tensors_hooks_enable)
 _INFERENCE_MODE_CALLS = (grad_mode._enter_inference_mode, grad_mode._exit_inference_mode)
+# Calls that read no element of a tensor.
+_SILENT_CALLS = (
+    torch._C._autograd._saved_tensors_hooks_disable,
+    torch._C._autograd._saved_tensors_hooks_enable,
+    torch.ops.aten._assert_tensor_metadata.default,
+)
 
 
 def insert_casts(gm: fx.GraphModule, context: LoweringContext) -> bool:
     """Cast the inputs of listed ops, here and inside composites; tell whether anything was cast."""
     lowering = _CastInsertion(context, {s: node for node in gm.graph.nodes for s in written_storages([node])})
-    with leave_open_levels():
-        for node in list(gm.graph.nodes):
-            if node.op in CALLS:
-                lowering.lower(node)
+    lowering.lower_all(gm.graph.nodes)
     return lowering.changed
 
 
@@ -67,37 +72,75 @@ class _CastInsertion:
         self.last_writes = last_writes
         self.caster = Caster(torch.is_grad_enabled())
         self.changed = False
+        self._narrowed: set[fx.Node] = set()
+        self._erased: set[fx.Node] = set()
 
-    def lower(self, node: fx.Node) -> None:
+    def lower_all(self, nodes: Iterable[fx.Node]) -> None:
+        """Lower nodes in order, but for those that disappear meanwhile."""
+        for node in list(nodes):
+            if node.op in CALLS and node not in self._erased:
+                self._lower(node)
+
+    def _lower(self, node: fx.Node) -> None:
         """Cast the inputs of one call as its state says, and recompute its value."""
         if node.target in _GRAD_MODE_CALLS:
             self.caster.grad_enabled = bool(node.args[0])
         if node.target in _INFERENCE_MODE_CALLS:
             self.caster.forget_all()
-        if node.target in _HOOK_CALLS:
+        if node.target in _SILENT_CALLS:
             return
+        written = mutated_inputs(node)
         if is_pin(node):
             self.changed |= settle_pin(node)
-        elif is_higher_order(node):
+        elif is_higher_order(node) or is_level_call(node):
             self._restore_inputs(node)
-        elif is_level_call(node):
-            self._restore_inputs(node)
-            set_value(node, run_node(node))
-        elif not self._lower_composite(node):
-            self._lower_listed(node)
-            self._recompute(node)
-        self.caster.forget(mutated_inputs(node))
+        elif self.context.states[node].in_region or not has_value(node):
+            self._lower_in_region(node, written)
+        else:
+            self._lower_as_captured(node, written)
+        self.caster.forget(written)
 
-    def _lower_listed(self, node: fx.Node) -> None:
+    def _lower_in_region(self, node: fx.Node, written: list[fx.Node]) -> None:
+        """Lower a call whose captured dtypes are those of autocast."""
+        self._cast_inputs(node, {n: self._recorded_dtype(n) for n in self._narrowed.intersection(node.all_input_nodes)})
+        if not self._inline_composite(node, written):
+            self._lower_listed(node, written)
+            self._recompute(node, written)
+
+    def _lower_as_captured(self, node: fx.Node, written: list[fx.Node]) -> None:
+        """Lower a call of a program whose captured dtypes are a contract."""
+        if self._inline_composite(node, written):
+            return
+        if self._runs_listed(node):
+            self._lower_listed(node, written)
+        else:
+            self.context.report.ops["untouched"] += any(map(self._is_on_device, node.all_input_nodes))
+            if not self._reads_as_captured(node) and not self._may_read_narrow(node, written):
+                self._restore_inputs(node)
+        self._recompute_narrow(node)
+
+    def _runs_listed(self, node: fx.Node) -> bool:
+        """Tell whether the policy lists a call and may decide about it, whatever numbers stand in the call."""
+        category = self._category(node)
+        if category is not Category.PROMOTE:
+            return category is not None
+        return self._reads_as_captured(node) or numbers_fit(node, self.context.states[node].dtype)
+
+    def _may_read_narrow(self, node: fx.Node, written: list[fx.Node]) -> bool:
+        """Tell whether a call that is not listed may read values that have other dtypes than captured."""
+        harmless = not written or writes_only_statistics(node)
+        return harmless and self.context.states[node].enabled and may_read_narrow(node, self.context)
+
+    def _lower_listed(self, node: fx.Node, written: list[fx.Node]) -> None:
         """Cast the inputs of a call that the policy lists."""
-        inputs = [n for n in tensor_inputs(node) if self.context.on_device(value_of(n))]
+        inputs = [n for n in node.all_input_nodes if self._is_on_device(n) and n not in written]
         name, category = str(op_name_of(node)), self._category(node)
         if category is Category.BANNED and inputs:
             raise BannedOpError(name, _where(node))
         if inputs:
             self.context.report.ops[category.value if category else "untouched"] += 1
         if category is None:
-            return self._keep_ineligible(node)
+            return self._keep_ineligible(node, written)
         dtypes = [value_of(n).dtype for n in inputs]
         dtype = self.context.states[node].dtype
         wanted = cast_rule(name, dtypes, self.context.policy, dtype)
@@ -118,56 +161,93 @@ class _CastInsertion:
     def _category(self, node: fx.Node) -> Category | None:
         """Return what the policy does with a node in its state."""
         name = op_name_of(node)
-        if name is None or mutated_inputs(node) or not self.context.states[node].enabled:
+        if name is None or is_called_in_place(node) or not self.context.states[node].enabled:
             return None
         return self.context.policy.category(name)
 
-    def _keep_ineligible(self, node: fx.Node) -> None:
+    def _keep_ineligible(self, node: fx.Node, written: list[fx.Node]) -> None:
         """Let a listed op that is not eligible here, a mutation or one in a disabled region, run as captured.
 
         Many of these refuse mixed dtypes only when they run for real, so this does not wait for a refusal.
         """
-        written = mutated_inputs(node)
         if self.context.policy.category(base_op_name(node)) is None:
             return
-        if all(map(self._as_recorded, written)):
+        if all(map(self._is_as_recorded, written)):
             self._cast_inputs(node, {n: self._recorded_dtype(n) for n in tensor_inputs(node) if n not in written})
         else:
-            self._match_written(node)
+            self._match_written(node, written)
 
-    def _lower_composite(self, node: fx.Node) -> bool:
+    def _inline_composite(self, node: fx.Node, written: list[fx.Node]) -> bool:
         """Replace an unlisted call by the ops inside it if the policy casts any of those; tell whether it did."""
         state = self.context.states[node]
-        if not state.enabled or self._category(node) is not None or mutated_inputs(node):
+        if not state.enabled or written or self._category(node) is not None:
             return False
-        try:
-            traced = trace_composite(node, self.context, state)
-        except RuntimeError as error:
-            raise LoweringError(f"cannot look inside {node.format_node()}: {error}{_where(node)}") from error
+        as_captured = not state.in_region and has_value(node)
+        traced = trace_composite(node, self.context, state, with_casts=not as_captured)
         if traced is None:
             return False
-        inline_graph(node, traced, self.context, self.caster)
+        inlined = inline_graph(node, traced, self.context, self.caster)
+        self._erased.update(inlined.erased)
         self.context.report.ops["composite"] += 1
         self.changed = True
+        if as_captured:
+            self._lower_inlined(inlined.nodes)
+        for result in inlined.results:
+            self._keep_wrapped(result)
         return True
 
-    def _recompute(self, node: fx.Node) -> None:
-        """Bring a call's value up to date with its inputs."""
-        unchanged = has_value(node) and all(map(self._as_recorded, node.all_input_nodes))
-        if unchanged and not inside_level() and not self._may_have_been_cast(node):
+    def _lower_inlined(self, nodes: list[fx.Node]) -> None:
+        """Lower the ops of a composite, which were traced as captured."""
+        for node in nodes:
+            self.context.recorded.setdefault(node, value_of(node))
+        pins = pin_memory(nodes, set(), storages_written(nodes), self.context)
+        self.lower_all(sorted([*nodes, *pins]))
+
+    def _recompute(self, node: fx.Node, written: list[fx.Node]) -> None:
+        """Bring the value of a call inside a region up to date with its inputs."""
+        unchanged = has_value(node) and all(map(self._is_as_recorded, node.all_input_nodes))
+        if unchanged and not self._may_have_been_cast(node):
             return
+        recorded = self.context.recorded.get(node)
         try:
-            set_value(node, self._run(node))
-        except RuntimeError as error:
-            self._match_dtypes(node, error)
+            value = self._run(node, written)
+            if not isinstance(recorded, torch.Tensor) or not is_wrapped(recorded) or value.dtype is not recorded.dtype:
+                set_value(node, value)
+        except REFUSALS as error:
+            self._match_dtypes(node, written, error)
         self.context.recorded.setdefault(node, value_of(node))
+        self._keep_wrapped(node)
+
+    def _recompute_narrow(self, node: fx.Node) -> None:
+        """Bring the value of a call outside regions up to date with its inputs, or let it run as captured."""
+        if self._reads_as_captured(node):
+            return
+        recorded = value_of(node)
+        try:
+            value = with_recorded_sizes(run_node(node), recorded) if tensors_in(recorded) else recorded
+        except REFUSALS:
+            self._restore_inputs(node)
+            self.context.refused.add(node)
+            return
+        if dtypes_in(value) != dtypes_in(recorded):
+            set_value(node, value)
+            self._narrowed.add(node)
+            self._keep_wrapped(node)
+
+    def _keep_wrapped(self, node: fx.Node) -> None:
+        """Give what a call inside a level of ``torch.func`` returns its captured dtype, while the level lasts."""
+        recorded, value = self.context.recorded.get(node), value_of(node)
+        if isinstance(recorded, torch.Tensor) and is_wrapped(recorded) and value.dtype is not recorded.dtype:
+            cast = cast_behind(node, recorded)
+            self.context.recorded[cast] = recorded
 
     def _may_have_been_cast(self, node: fx.Node) -> bool:
         """Tell whether the autocast that was on at capture, which may follow other lists, can have cast inputs."""
-        return self.context.states[node].enabled and op_name_of(node) not in LAYOUT_OPS
+        name = op_name_of(node)
+        return self.context.states[node].enabled and name not in LAYOUT_OPS and name != "getitem"
 
-    def _run(self, node: fx.Node) -> Any:
-        if mutated_inputs(node):
+    def _run(self, node: fx.Node, written: list[fx.Node]) -> Any:
+        if written and not writes_only_statistics(node):
             return run_mutation(node)
         if not has_value(node):
             return run_node(node)
@@ -176,26 +256,42 @@ class _CastInsertion:
             return recorded
         return with_recorded_sizes(run_node(node), recorded)
 
-    def _match_dtypes(self, node: fx.Node, error: Exception) -> None:
+    def _match_dtypes(self, node: fx.Node, written: list[fx.Node], error: Exception) -> None:
         """Give an op that refuses its new inputs the dtypes it was captured with, a mutation those it writes to."""
-        if mutated_inputs(node):
-            self._match_written(node)
+        if written:
+            self._match_written(node, written)
         else:
             self._restore_inputs(node)
         try:
-            set_value(node, self._run(node))
-        except RuntimeError as again:
-            raise LoweringError(f"cannot lower {node.format_node()}: {error}{_where(node)}") from again
+            set_value(node, self._run(node, written))
+        except REFUSALS as again:
+            if not has_value(node) or not all(map(self._is_as_recorded, node.all_input_nodes)):
+                raise LoweringError(f"cannot lower {node.format_node()}: {error}{_where(node)}") from again
+            self.context.refused.add(node)
 
-    def _match_written(self, node: fx.Node) -> None:
+    def _match_written(self, node: fx.Node, written: list[fx.Node]) -> None:
         """Cast the inputs that a mutation reads to the dtype of what it writes to."""
-        written = mutated_inputs(node)
         dtype = value_of(written[0]).dtype
         self._cast_inputs(node, {n: dtype for n in tensor_inputs(node) if n not in written})
 
     def _restore_inputs(self, node: fx.Node) -> None:
         """Give a call the dtypes it was captured with; for a call of subgraphs they are the contract."""
+        for n in node.all_input_nodes:
+            if isinstance(value_of(n), (tuple, list)) and not self._is_as_recorded(n):
+                self._pick_items(n, node)
         self._cast_inputs(node, {n: self._recorded_dtype(n) for n in tensor_inputs(node)})
+
+    def _pick_items(self, sequence: fx.Node, user: fx.Node) -> None:
+        """Give a call that takes several tensors as one value each of them by itself, so that they can be cast."""
+        items = []
+        for position, value in enumerate(value_of(sequence)):
+            with user.graph.inserting_before(user):
+                items.append(user.graph.call_function(operator.getitem, (sequence, position)))
+            set_value(items[-1], value)
+            self.context.recorded[items[-1]] = self.context.recorded[sequence][position]
+            self.context.states[items[-1]] = self.context.states[user]
+        replaced = fx.node.map_aggregate((user.args, user.kwargs), lambda a: items if a is sequence else a)
+        user.args, user.kwargs = replaced
 
     def _cast_inputs(self, node: fx.Node, wanted: dict[fx.Node, torch.dtype]) -> None:
         """Cast those inputs of a call that have another eligible dtype than the wanted one, each use on its own."""
@@ -210,16 +306,30 @@ class _CastInsertion:
 
         node.args, node.kwargs = fx.map_arg((node.args, node.kwargs), cast)
 
-    def _as_recorded(self, node: fx.Node) -> bool:
-        """Tell whether a node's value still has the dtypes that capture recorded."""
-        recorded = self.context.recorded.get(node)
-        return node in self.context.recorded and dtypes_in(recorded) == dtypes_in(value_of(node))
+    def _is_on_device(self, node: fx.Node) -> bool:
+        return self.context.on_device(value_of(node))
+
+    def _reads_as_captured(self, node: fx.Node) -> bool:
+        """Tell whether all inputs of a call have the dtypes that it was captured with."""
+        return all(map(self._is_as_recorded, node.all_input_nodes))
+
+    def _is_as_recorded(self, node: fx.Node) -> bool:
+        """Tell whether a node's value still has the dtypes that capture recorded, a cast those of its source."""
+        source = self._recorded_node(node)
+        return source is not None and dtypes_in(self.context.recorded[source]) == dtypes_in(value_of(node))
 
     def _recorded_dtype(self, node: fx.Node) -> torch.dtype:
         """Return the dtype that capture recorded for a node; for a cast of ours, that of its source."""
+        source = self._recorded_node(node)
+        return value_of(node).dtype if source is None else self.context.recorded[source].dtype
+
+    def _recorded_node(self, node: fx.Node) -> fx.Node | None:
+        """Return the node whose recorded value a node has: itself, or what a cast of ours was made from."""
         while node not in self.context.recorded:
+            if not node.all_input_nodes:
+                return None
             node = node.all_input_nodes[0]
-        return self.context.recorded[node].dtype
+        return node
 
 
 def _where(node: fx.Node) -> str:

@@ -1,31 +1,35 @@
-"""What a node of a captured graph is: a call of an op by name, a mutation, a higher-order op."""
+"""What a node of a captured graph is: a call of an op by name, a higher-order op, with which arguments."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
 from typing import Any
 
-import torch
 from torch import fx
-from torch._higher_order_ops.triton_kernel_wrap import TritonKernelWrapperMutation as TritonKernelWrapper
-from torch._ops import HigherOrderOperator, OpOverload
+from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
 
-from xpu_amp_dynamo.lowering.values import storage_of, tensor_inputs, tensors_in, value_of
-from xpu_amp_dynamo.op_names import ALIASES, IN_PLACE_OPERATORS, callable_name, is_in_place_name
+from xpu_amp_dynamo.op_names import (
+    ALIASES,
+    callable_name,
+    is_in_place_name,
+    is_reflected,
+    overloads_of,
+    reflected_name,
+    target_name,
+)
 
 CALLS = ("call_function", "call_method")
 
 
 def op_name_of(node: fx.Node) -> str | None:
     """Return the op name that a call goes by; None for mutations, ``out=`` calls and whatever is no call."""
-    if node.op not in CALLS or "out" in node.kwargs:
+    if node.op not in CALLS or node.kwargs.get("out") is not None:
         return None
     if node.op == "call_method":
         name = str(node.target)
         return None if is_in_place_name(name) else ALIASES.get(name, name)
     assert callable(node.target)
-    return callable_name(node.target)
+    return reflected_name(node.target) if is_reflected(node.target, node.args) else callable_name(node.target)
 
 
 def base_op_name(node: fx.Node) -> str:
@@ -33,9 +37,14 @@ def base_op_name(node: fx.Node) -> str:
     if isinstance(node.target, OpOverload):
         name = node.target._schema.name.removeprefix("aten::")
     else:
-        name = _target_name(node)
+        name = target_name(node.target)
     name = name if name.startswith("__") else name.removesuffix("_")
     return ALIASES.get(name, name)
+
+
+def arguments_of(node: fx.Node) -> dict[str, Any]:
+    """Return the arguments that a call was given, by name: those of a Python function's signature or of the schema."""
+    return dict(zip(_argument_names(node), node.args, strict=False)) | node.kwargs
 
 
 def is_higher_order(node: fx.Node) -> bool:
@@ -55,81 +64,23 @@ def subgraphs_of(node: fx.Node) -> list[tuple[fx.Node, fx.GraphModule]]:
     return found
 
 
-def mutated_inputs(node: fx.Node) -> list[fx.Node]:
-    """List the input nodes whose tensors a call writes to."""
-    return [a for a in _mutated_arguments(node) if isinstance(a, fx.Node)]
-
-
-def written_storages(nodes: Iterable[fx.Node]) -> set[int | None]:
-    """Return the storages of what any of the calls writes to."""
-    return {storage_of(t) for node in nodes for n in mutated_inputs(node) for t in tensors_in(value_of(n))} - {None}
-
-
-def _target_name(node: fx.Node) -> str:
-    """Return the name of the method or function that a node calls."""
-    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-
-
-def _mutated_arguments(node: fx.Node) -> list[Any]:
-    """List the arguments that a call writes to."""
-    if node.op not in CALLS:
-        return []
-    outs = node.kwargs.get("out")
-    written = list(outs) if isinstance(outs, (tuple, list)) else [outs]
-    if isinstance(node.target, OpOverload):
-        return written + _mutated_by_schema(node, node.target)
-    if is_higher_order(node):
-        return _mutated_by_subgraphs(node)
-    name = _target_name(node)
-    if name in IN_PLACE_OPERATORS or is_in_place_name(name) or _is_called_in_place(node):
-        written.append(node.args[0])
-    return written
-
-
-def _mutated_by_schema(node: fx.Node, op: OpOverload) -> list[Any]:
-    """List the arguments that an overload's schema marks as written."""
-    written: list[Any] = []
-    for position, argument in enumerate(op._schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            value = node.args[position] if position < len(node.args) else node.kwargs.get(argument.name)
-            written.extend(value if isinstance(value, (tuple, list)) else [value])
-    return written
-
-
-def _mutated_by_subgraphs(node: fx.Node) -> list[Any]:
-    """List all tensors that a higher-order op gets, if it may write to any of them."""
-    writes = isinstance(node.target, TritonKernelWrapper) or any(_writes_to_inputs(gm) for _, gm in subgraphs_of(node))
-    return tensor_inputs(node) if writes else []
-
-
-def _writes_to_inputs(gm: fx.GraphModule) -> bool:
-    """Tell whether a graph writes to memory of its inputs."""
-    own = {storage_of(t) for node in gm.graph.find_nodes(op="placeholder") for t in tensors_in(value_of(node))}
-    return bool(own & written_storages(gm.graph.nodes))
-
-
-def writes_unseen(node: fx.Node) -> bool:
-    """Tell whether a call writes to its inputs where no cast can follow: in a kernel, a custom op or a subgraph."""
-    own = isinstance(node.target, OpOverload) and node.target.namespace != "aten"
-    return (own or is_higher_order(node)) and bool(mutated_inputs(node))
-
-
-def _is_called_in_place(node: fx.Node) -> bool:
-    """Tell whether a functional such as ``relu`` or ``dropout`` is called with ``inplace=True``."""
-    if not inspect.isfunction(node.target) or "inplace" not in inspect.signature(node.target).parameters:
-        return False
-    bound = inspect.signature(node.target).bind(*node.args, **node.kwargs)
-    return bool(bound.arguments.get("inplace", False))
-
-
-def returns_first_input(node: fx.Node) -> bool:
-    """Tell whether a mutation returns the very tensor it wrote to."""
-    return bool(node.args) and node.args[0] in mutated_inputs(node) and isinstance(value_of(node), torch.Tensor)
-
-
-def attribute_of(owner: torch.nn.Module, path: str) -> object:
-    """Return a module's attribute by dotted path, None if it has none."""
+def attribute_of(owner: object, path: str) -> object:
+    """Return an attribute by dotted path, None if there is none."""
     value: object = owner
     for name in path.split("."):
         value = getattr(value, name, None)
     return value
+
+
+def _argument_names(node: fx.Node) -> list[str]:
+    """List the names of a call's arguments, in order."""
+    target: Any = node.target
+    if inspect.isfunction(target):
+        return list(inspect.signature(target).parameters)
+    if isinstance(target, OpOverload):
+        overloads: tuple[OpOverload, ...] = (target,)
+    elif isinstance(target, OpOverloadPacket):
+        overloads = tuple(getattr(target, name) for name in target.overloads())
+    else:
+        overloads = overloads_of(str(op_name_of(node)))
+    return [argument.name for argument in overloads[0]._schema.arguments] if overloads else []

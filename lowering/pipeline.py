@@ -17,11 +17,14 @@ from torch.autograd.graph import saved_tensors_hooks
 from xpu_amp_dynamo.lowering.autocast_state import AutocastState
 from xpu_amp_dynamo.lowering.context import LoweringContext
 from xpu_amp_dynamo.lowering.erase_regions import erase_regions
+from xpu_amp_dynamo.lowering.functorch_levels import outside_levels
 from xpu_amp_dynamo.lowering.inline_regions import inline_regions
 from xpu_amp_dynamo.lowering.insert_casts import insert_casts
+from xpu_amp_dynamo.lowering.keep_graph_on_error import keep_graph_on_error
 from xpu_amp_dynamo.lowering.node_kind import CALLS, subgraphs_of
-from xpu_amp_dynamo.lowering.pin_written_values import pin_written_values
+from xpu_amp_dynamo.lowering.pin_captured_dtypes import pin_captured_dtypes
 from xpu_amp_dynamo.lowering.record_values import fake_mode_of, record_values
+from xpu_amp_dynamo.lowering.replace_in_place import replace_in_place
 from xpu_amp_dynamo.lowering.report import LoweringReport
 from xpu_amp_dynamo.lowering.restore_output_dtypes import restore_output_dtypes
 from xpu_amp_dynamo.lowering.update_assertions import update_assertions
@@ -56,12 +59,21 @@ def lower_graph(
     Raises:
         BannedOpError: the policy bans an op of the graph.
         LoweringError: the graph cannot be lowered.
+
+    Whatever is raised, the graph is then as it was.
     """
     started = time.perf_counter()
     report = LoweringReport()
     fake_mode = fake_mode_of(gm)
     context = LoweringContext(policy, device_type, initial_state, fake_mode, preserve_output_dtype, report)
-    with fake_mode, _no_new_symbols(fake_mode), _save_tensors_unseen(), torch._C._DisableAutocast():
+    with (
+        keep_graph_on_error(gm),
+        outside_levels(),
+        fake_mode,
+        _no_new_symbols(fake_mode),
+        _save_tensors_unseen(),
+        torch._C._DisableAutocast(),
+    ):
         _run_passes(gm, example_inputs, context)
     report.seconds = time.perf_counter() - started
     return report
@@ -144,7 +156,8 @@ def _fetch(gm: fx.GraphModule, module: fx.GraphModule, getter: fx.Node) -> fx.No
 PASSES: tuple[Pass, ...] = (
     erase_regions,
     lower_subgraphs,
-    pin_written_values,
+    replace_in_place,
+    pin_captured_dtypes,
     insert_casts,
     update_assertions,
     restore_output_dtypes,

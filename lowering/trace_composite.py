@@ -16,6 +16,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -27,40 +28,70 @@ from torch.utils import _pytree as pytree
 from xpu_amp_dynamo.cast_rule import ELIGIBLE_DTYPES, cast_rule
 from xpu_amp_dynamo.lowering.autocast_state import AutocastState
 from xpu_amp_dynamo.lowering.context import LoweringContext
-from xpu_amp_dynamo.lowering.fake_run import call_target
-from xpu_amp_dynamo.lowering.functorch_levels import outside_levels, without_wrappers
+from xpu_amp_dynamo.lowering.fake_run import REFUSALS, call_target
 from xpu_amp_dynamo.lowering.layout_ops import LAYOUT_OPS
 from xpu_amp_dynamo.lowering.node_kind import op_name_of
-from xpu_amp_dynamo.lowering.values import input_values, runnable_value_of, tensors_in
-from xpu_amp_dynamo.op_names import overloads_of
-from xpu_amp_dynamo.policy import Policy
+from xpu_amp_dynamo.lowering.values import dtypes_in, runnable_value_of, tensors_in, value_of
+from xpu_amp_dynamo.op_names import is_reflected, overloads_of
 
 Decomposition = Callable[..., Any]
 
 
-def trace_composite(node: fx.Node, context: LoweringContext, state: AutocastState) -> fx.GraphModule | None:
-    """Return the graph of the ops inside a call, cast as the policy says; None if it casts nothing inside.
+@dataclass
+class _Tracing:
+    """One trace: where, whether listed ops are cast in it, whether inputs have other dtypes by now, what was found."""
+
+    context: LoweringContext
+    state: AutocastState
+    with_casts: bool
+    narrow: bool
+    found: list[torch.dtype] = field(default_factory=list)
+
+
+def trace_composite(
+    node: fx.Node, context: LoweringContext, state: AutocastState, *, with_casts: bool
+) -> fx.GraphModule | None:
+    """Return the graph of the ops inside a call; None if it holds no op that the policy casts there.
 
     Args:
         node: a call that the policy does not list.
         context: the lowering in hand.
         state: the autocast state at the node.
+        with_casts: cast the inputs of listed ops in the trace, which is of the values that the inputs have now. Else
+            the trace is of the call as captured, of the recorded values.
 
     Returns:
         A graph whose placeholders are ``node.all_input_nodes`` in order, or None. Its casts are
-        ``aten._to_copy`` nodes, see :func:`is_traced_cast`.
+        ``aten._to_copy`` nodes, see :func:`is_traced_cast`. A call that cannot be traced is left alone: None.
     """
     if not _may_contain_ops(node) or not _has_eligible_input(node, context):
         return None
-    key = _signature(node, context.policy, state)
+    inputs = [_value(n, context, with_casts) for n in node.all_input_nodes]
+    tracing = _Tracing(context, state, with_casts, narrow=_differ(node.all_input_nodes, inputs))
+    key = _signature(node, inputs, tracing)
     if key in _nothing_inside:
         return None
-    inserted: list[torch.dtype] = []
-    graph = _trace(node, _decompositions(context, state, inserted))
-    if not inserted:
+    try:
+        graph = _trace(node, inputs, _decompositions(tracing))
+    except REFUSALS:
+        return None
+    if not tracing.found:
         _remember_nothing_inside(key)
         return None
     return graph
+
+
+def _value(node: fx.Node, context: LoweringContext, with_casts: bool) -> Any:
+    """Return the value of an input to trace with: the one that it has now, or the one that was recorded."""
+    now = runnable_value_of(node)
+    recorded = context.recorded.get(node)
+    as_recorded = with_casts or not isinstance(now, torch.Tensor) or not isinstance(recorded, torch.Tensor)
+    return now if as_recorded or now.dtype is recorded.dtype else _in_dtype(now, recorded.dtype)
+
+
+def _in_dtype(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    converted = tensor.detach().to(dtype)
+    return converted.requires_grad_(tensor.requires_grad)
 
 
 def is_traced_cast(node: fx.Node) -> bool:
@@ -68,52 +99,47 @@ def is_traced_cast(node: fx.Node) -> bool:
     return node.target is torch.ops.aten._to_copy.default and set(node.kwargs) == {"dtype"}
 
 
-def _trace(node: fx.Node, decompositions: dict[OpOverload, Decomposition]) -> fx.GraphModule:
-    """Trace a call on the values of its inputs."""
-    inputs = node.all_input_nodes
+def _trace(node: fx.Node, inputs: list[Any], decompositions: dict[OpOverload, Decomposition]) -> fx.GraphModule:
+    """Trace a call on values of its inputs."""
 
     def call(*values: Any) -> Any:
-        given = dict(zip(inputs, values, strict=True))
+        given = dict(zip(node.all_input_nodes, values, strict=True))
         return call_target(node, *fx.map_arg((node.args, node.kwargs), given.__getitem__))
 
-    traced = make_fx(call, decomposition_table=decompositions, pre_dispatch=True)
-    with outside_levels():
-        return traced(*[without_wrappers(runnable_value_of(n)) for n in inputs])
+    return make_fx(call, decomposition_table=decompositions, pre_dispatch=True)(*inputs)
 
 
-def _decompositions(
-    context: LoweringContext, state: AutocastState, inserted: list[torch.dtype]
-) -> dict[OpOverload, Decomposition]:
-    """Map composite ops to their contents and listed ops to themselves with casts, noted in ``inserted``."""
+def _decompositions(tracing: _Tracing) -> dict[OpOverload, Decomposition]:
+    """Map composite ops to their contents, and listed ops to what notes and casts them."""
     table = dict(_composite_ops())
-    for name in context.policy.categories:
+    for name in tracing.context.policy.categories:
         for op in overloads_of(name):
-            table[op] = functools.partial(_cast_and_call, op, name, context, state, inserted)
+            table[op] = functools.partial(_listed, op, name, tracing)
     return table
 
 
-def _cast_and_call(
-    op: OpOverload,
-    name: str,
-    context: LoweringContext,
-    state: AutocastState,
-    inserted: list[torch.dtype],
-    *args: Any,
-    **kwargs: Any,
-) -> Any:
-    """Cast the inputs of a listed op and call it; NotImplemented, for the op as it is, if none needs a cast."""
+def _listed(op: OpOverload, name: str, tracing: _Tracing, *args: Any, **kwargs: Any) -> Any:
+    """Note a listed op if its inputs want a cast, and cast them; NotImplemented stands for the op as it is."""
+    context = tracing.context
     on_device = [t for t in tensors_in((args, kwargs)) if context.on_device(t)]
-    wanted = cast_rule(name, [t.dtype for t in on_device], context.policy, state.dtype)
-    if wanted is None or all(t.dtype is wanted or t.dtype not in ELIGIBLE_DTYPES for t in on_device):
+    wanted = cast_rule(name, [t.dtype for t in on_device], context.policy, tracing.state.dtype)
+    may_be_narrow = tracing.narrow and wanted is torch.float32
+    if wanted is None or not (may_be_narrow or any(_needs_cast(t, wanted) for t in on_device)):
         return NotImplemented
-    inserted.append(wanted)
+    tracing.found.append(wanted)
+    if not tracing.with_casts:
+        return NotImplemented
 
     def cast(tensor: torch.Tensor) -> torch.Tensor:
-        eligible = context.on_device(tensor) and tensor.dtype in ELIGIBLE_DTYPES and tensor.dtype is not wanted
-        return torch.ops.aten._to_copy.default(tensor, dtype=wanted) if eligible else tensor
+        needed = context.on_device(tensor) and _needs_cast(tensor, wanted)
+        return torch.ops.aten._to_copy.default(tensor, dtype=wanted) if needed else tensor
 
     args, kwargs = pytree.tree_map_only(torch.Tensor, cast, (args, kwargs))
     return op(*args, **kwargs)
+
+
+def _needs_cast(tensor: torch.Tensor, wanted: torch.dtype) -> bool:
+    return tensor.dtype in ELIGIBLE_DTYPES and tensor.dtype is not wanted
 
 
 @functools.cache
@@ -151,6 +177,8 @@ def _is_composite(op: OpOverload) -> bool:
 def _may_contain_ops(node: fx.Node) -> bool:
     """Tell whether a call can reach other ops: a composite op, or a Python function that is no ATen op."""
     name = op_name_of(node)
+    if is_reflected(node.target, node.args):
+        return name is None
     if name in LAYOUT_OPS or getattr(node.target, "__module__", None) in ("_operator", "math", "builtins"):
         return False
     if name is not None and isinstance(getattr(torch.ops.aten, name, None), OpOverloadPacket):
@@ -162,25 +190,47 @@ def _may_contain_ops(node: fx.Node) -> bool:
 
 def _has_eligible_input(node: fx.Node, context: LoweringContext) -> bool:
     """Tell whether autocast could cast anything among a call's inputs."""
-    values = tensors_in(input_values(node))
+    values = tensors_in([value_of(n) for n in node.all_input_nodes])
     return any(context.on_device(v) and v.dtype in ELIGIBLE_DTYPES for v in values)
 
 
-# Signatures of calls in which nothing was cast, so that a graph's sixtieth dropout is not traced again.
-_nothing_inside: set[str] = set()
+# Signatures of calls of PyTorch's functions in which nothing was cast, so that a graph's sixtieth dropout is not traced
+# again. What functions of others contain may change from call to call.
+_nothing_inside: set[str | None] = set()
+_PLAIN = (
+    *(bool, int, float, complex, str, slice, type(None), type(Ellipsis)),
+    *(fx.Node, torch.dtype, torch.device, torch.layout, torch.memory_format),
+)
 
 
-def _remember_nothing_inside(key: str) -> None:
+def _remember_nothing_inside(key: str | None) -> None:
     """Add a signature, keeping the memory of a long process bounded."""
     if len(_nothing_inside) > 10_000:
         _nothing_inside.clear()
-    _nothing_inside.add(key)
+    if key is not None:
+        _nothing_inside.add(key)
 
 
-def _signature(node: fx.Node, policy: Policy, state: AutocastState) -> str:
-    """Describe everything on which the contents of a call can depend."""
-    values = pytree.tree_map(_describe, input_values(node))
-    return f"{node.target} {hash(policy)} {state.dtype} {torch.is_grad_enabled()} {values}"
+def _signature(node: fx.Node, inputs: list[Any], tracing: _Tracing) -> str | None:
+    """Describe everything on which the contents of a call can depend; None where that cannot be told."""
+    module = str(getattr(node.target, "__module__", None) or "torch")
+    of_torch = isinstance(node.target, str) or module.partition(".")[0] in ("torch", "_operator")
+    if not of_torch or not all(isinstance(leaf, _PLAIN) for leaf in pytree.tree_leaves((node.args, node.kwargs))):
+        return None
+    given = dict(zip(node.all_input_nodes, map(_describe, inputs), strict=True))
+    arguments = fx.map_arg((node.args, node.kwargs), lambda n: f"({given[n]})")
+    settings = f"{hash(tracing.context.policy)} {tracing.state.dtype} {tracing.narrow} {tracing.with_casts}"
+    return f"{_name_of(node.target)} {settings} {torch.is_grad_enabled()} {arguments}"
+
+
+def _differ(nodes: list[fx.Node], values: list[Any]) -> bool:
+    """Tell whether any node's value has another dtype than the one given for it."""
+    return any(dtypes_in(value_of(node)) != dtypes_in(value) for node, value in zip(nodes, values, strict=True))
+
+
+def _name_of(target: Any) -> str:
+    """Name a target in full; a function's printed form would name an address."""
+    return target if isinstance(target, str) else f"{getattr(target, '__module__', '')}.{target.__name__} {target}"
 
 
 def _describe(value: object) -> object:
@@ -191,4 +241,4 @@ def _describe(value: object) -> object:
         return (value.dtype, value.device.type, value.layout, sizes, value.requires_grad)
     if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
         return f"{value.node.expr}={value.node.hint}"
-    return value
+    return pytree.tree_map(_describe, value) if isinstance(value, (list, tuple, dict)) else value

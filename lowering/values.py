@@ -8,7 +8,7 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
-from xpu_amp_dynamo.lowering.functorch_levels import innermost, is_wrapped
+from xpu_amp_dynamo.lowering.functorch_levels import innermost, is_wrapped, without_wrappers
 
 # The first is Dynamo's, the second that of export.
 _VALUE_KEYS = ("example_value", "val")
@@ -40,14 +40,17 @@ def input_values(node: fx.Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def runnable_value_of(node: fx.Node) -> Any:
-    """Return a node's value, detached if it is a view that requires grad.
+    """Return a node's value such that ops run on it now that capture is over.
 
-    By now capture has run what writes to its base, after which autograd refuses some views, those of ``chunk`` for one.
+    Capture has run what writes to the base of a view, after which autograd refuses some views that require grad, those
+    of ``chunk`` for one; and a wrapper of ``torch.func`` is dead.
     """
     value = value_of(node)
-    if not isinstance(value, torch.Tensor) or is_wrapped(value) or not value.requires_grad or not value._is_view():
+    if not isinstance(value, torch.Tensor):
         return value
-    return value.detach().requires_grad_()
+    if is_wrapped(value):
+        return without_wrappers(value)
+    return value.detach().requires_grad_() if value.requires_grad and value._is_view() else value
 
 
 def tensor_inputs(node: fx.Node) -> list[fx.Node]:

@@ -12,8 +12,9 @@ from xpu_amp_dynamo.errors import LoweringError
 from xpu_amp_dynamo.lowering.casting import is_inserted_cast
 from xpu_amp_dynamo.lowering.context import LoweringContext
 from xpu_amp_dynamo.lowering.find_regions import find_regions
-from xpu_amp_dynamo.lowering.node_kind import CALLS, is_higher_order, mutated_inputs, op_name_of
+from xpu_amp_dynamo.lowering.node_kind import CALLS, is_higher_order, op_name_of
 from xpu_amp_dynamo.lowering.values import tensor_inputs, value_of
+from xpu_amp_dynamo.lowering.writes import is_called_in_place, mutated_inputs
 
 Check = Callable[[fx.Node, LoweringContext], str | None]
 
@@ -40,9 +41,12 @@ def _check_listed_op(node: fx.Node, context: LoweringContext) -> str | None:
     """Say which input of a listed op has the wrong dtype."""
     state = context.states.get(node)
     name = op_name_of(node)
-    if state is None or not state.enabled or name is None or mutated_inputs(node) or is_higher_order(node):
+    if state is None or not state.enabled or name is None or is_called_in_place(node) or is_higher_order(node):
         return None
-    values = [value_of(n) for n in tensor_inputs(node) if context.on_device(value_of(n))]
+    if node in context.refused:
+        return None
+    written = mutated_inputs(node)
+    values = [value_of(n) for n in tensor_inputs(node) if context.on_device(value_of(n)) and n not in written]
     wanted = cast_rule(name, [v.dtype for v in values], context.policy, state.dtype)
     wrong = [v.dtype for v in values if wanted and v.dtype in ELIGIBLE_DTYPES and v.dtype is not wanted]
     return f"{name} wants {wanted} and has {wrong}" if wrong else None

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from xpu_amp_dynamo.lowering.node_kind import written_storages
+from xpu_amp_dynamo.lowering.writes import written_storages
 from xpu_amp_dynamo.lowering.values import storage_of, value_of
 
 # Where Dynamo says what an input is, torch 2.13.0.

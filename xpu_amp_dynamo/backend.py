@@ -110,7 +110,8 @@ def _lower(gm: fx.GraphModule, example_inputs: Sequence[Any], options: BackendOp
 def _initial_state(device_type: str, options: BackendOptions) -> AutocastState:
     """Return the autocast state at a graph's entry."""
     if torch.is_autocast_enabled(device_type):
-        return AutocastState(True, torch.get_autocast_dtype(device_type), torch.is_autocast_cache_enabled())
+        dtype, cache_enabled = torch.get_autocast_dtype(device_type), torch.is_autocast_cache_enabled()
+        return AutocastState(True, dtype, cache_enabled, in_region=True)
     return AutocastState(options.enabled, options.dtype)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -29,7 +29,21 @@ ALIASES = {
     "special_softmax": "softmax",
     "concat": "cat",
     "concatenate": "cat",
+    "truediv": "div",
+    "floordiv": "floor_divide",
+    "mod": "remainder",
+    "pos": "positive",
+    "invert": "bitwise_not",
+    "and": "bitwise_and",
+    "or": "bitwise_or",
+    "xor": "bitwise_xor",
+    "lshift": "bitwise_left_shift",
+    "rshift": "bitwise_right_shift",
 }
+
+# What an operator calls when its first operand is a number: the tensor's reflected method. That of a division, None,
+# is a composite of `reciprocal` and `mul`.
+REFLECTED: dict[str, str | None] = {"sub": "rsub", "truediv": None}
 
 # Python functions of these modules are named after the op that they call on their own arguments.
 FUNCTIONAL_MODULES = ("torch.nn.functional", "torch.functional", "torch._tensor")
@@ -83,10 +97,38 @@ def callable_name(function: Callable[..., Any]) -> str | None:
         return _canonical(function._qualified_op_name)
     if inspect.isfunction(function) and function.__module__ not in FUNCTIONAL_MODULES:
         return None
-    name = getattr(function, "__name__", None)
-    if name is None or name in IN_PLACE_OPERATORS or is_in_place_name(name):
+    name = target_name(function)
+    if not name or is_in_place_operator(function) or is_in_place_name(name):
         return None
     return ALIASES.get(name, name)
+
+
+def target_name(target: object) -> str:
+    """Return the name of a method or function that a graph calls, that of ``operator.and_`` as ``"and"``."""
+    if isinstance(target, str):
+        return target
+    name = str(getattr(target, "__name__", ""))
+    return name.rstrip("_") if _is_operator(target) else name
+
+
+def is_in_place_operator(target: object) -> bool:
+    """Tell whether a function is that of an augmented assignment which writes into its first operand."""
+    return _is_operator(target) and target_name(target) in IN_PLACE_OPERATORS
+
+
+def reflected_name(target: object) -> str | None:
+    """Return the op that an operator calls on a number and a tensor behind it, None for a composite."""
+    name = target_name(target)
+    return REFLECTED[name] if name in REFLECTED else ALIASES.get(name, name)
+
+
+def is_reflected(target: object, args: Sequence[object]) -> bool:
+    """Tell whether a call is of an operator on a number and something else behind it, in a graph a node."""
+    return _is_operator(target) and len(args) == 2 and isinstance(args[0], (bool, int, float, complex))
+
+
+def _is_operator(target: object) -> bool:
+    return getattr(target, "__module__", None) == "_operator"
 
 
 def is_in_place_name(name: str) -> bool:

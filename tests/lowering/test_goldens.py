@@ -407,7 +407,8 @@ scaled_dot_product_attention: "bf16[1, 2, 2, 2]" = torch._C._nn.scaled_dot_produ
 flatten: "bf16[1, 2, 4]" = scaled_dot_product_attention.flatten(2)
 to_2: "bf16[4, 4]" = l_out_.to(torch.bfloat16)
 linear_1: "bf16[1, 2, 4]" = torch._C._nn.linear(flatten, to_2)
-add: "f32[1, 2, 4]" = linear_1 + l_x_
+to_3: "f32[1, 2, 4]" = linear_1.to(torch.float32)
+add: "f32[1, 2, 4]" = to_3 + l_x_
 return (add,)
 """,
         attention,
@@ -456,7 +457,8 @@ matmul: "bf16[4, 4]" = to @ to
 to_1: "f32[4, 4]" = matmul.to(torch.float32)
 cat: "f32[4, 8]" = torch.ops.aten.cat.default([to_1, l_w_], 1)
 getitem: "f32[4, 4]" = cat[(slice(None, None, None), slice(None, 4, None))]
-add: "f32[4, 4]" = matmul_2 + getitem
+to_2: "f32[4, 4]" = matmul_2.to(torch.float32)
+add: "f32[4, 4]" = to_2 + getitem
 return (add,)
 """,
         lambda x, w: torch.linalg.matrix_power(w, 3) + torch.hstack([w @ w, w])[:, :4],
