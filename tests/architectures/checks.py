@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -32,8 +32,17 @@ def region() -> Any:
     return xpu_amp_dynamo.autocast("cpu", torch.bfloat16)
 
 
-def usable(model: torch.nn.Module, choices: Sequence[Inputs], train: bool = False) -> tuple[Inputs, Outcome, Outcome]:
-    """Return inputs that suit a model, its outcome in float32, and stock Dynamo's.
+class Usable(NamedTuple):
+    """A model that eager mode and stock Dynamo run, inputs that suit it, and what both make of these in float32."""
+
+    model: torch.nn.Module
+    inputs: Inputs
+    reference: Outcome
+    stock: Outcome
+
+
+def usable(model: torch.nn.Module, choices: Sequence[Inputs], train: bool = False) -> Usable:
+    """Find inputs that suit a model, and run it in float32.
 
     Raises:
         Unusable: eager mode or stock Dynamo cannot run it.
@@ -43,7 +52,7 @@ def usable(model: torch.nn.Module, choices: Sequence[Inputs], train: bool = Fals
         reference = run(model, inputs, train=train)
     except Exception as error:
         raise Unusable(f"not in eager mode: {summary(error)}") from error
-    return inputs, reference, stock_outcome(model, inputs, reference, train)
+    return Usable(model, inputs, reference, stock_outcome(model, inputs, reference, train))
 
 
 def eager_region(model: torch.nn.Module, inputs: Inputs, train: bool = False) -> Outcome | str:
@@ -66,10 +75,9 @@ def eager_region(model: torch.nn.Module, inputs: Inputs, train: bool = False) ->
     return f"an eager region raises where stock autocast does not: {ours}"
 
 
-def problems_in_a_region(
-    model: torch.nn.Module, inputs: Inputs, stock: Outcome, inner_backend: str, train: bool = False
-) -> list[str]:
+def problems_in_a_region(case: Usable, inner_backend: str, train: bool = False) -> list[str]:
     """Compare a model compiled inside a region with eager code in the same region, bit for bit."""
+    model, inputs, _, stock = case
     try:
         eager = eager_region(model, inputs, train)
     except Unusable:
@@ -92,22 +100,22 @@ def stock_in_a_region(model: torch.nn.Module, inputs: Inputs, train: bool) -> Ou
         return run_compiled(model, inputs, "eager", train)
 
 
-def problems_alone(
-    model: torch.nn.Module, inputs: Inputs, reference: Outcome, stock: Outcome, inner_backend: str
-) -> list[str]:
+def problems_alone(case: Usable, inner_backend: str) -> list[str]:
     """Compare a model compiled without a region with the float32 program."""
+    model, inputs, reference, stock = case
     xpu_amp_dynamo.uninstall("cpu")
     try:
         compiled = run_compiled(model, inputs, "xpu_amp", inner_backend=inner_backend)
     except Exception as error:
         return [f"compiled alone: {summary(error)}"]
     found = [f"alone: {text}" for text in differences(compiled, reference, exact=False)]
-    found = found or values_far_off(model, inputs, compiled, reference)
+    found = found or values_far_off(case, compiled)
     return found + beyond_stock(compiled, stock, reference, lambda: stock)
 
 
-def values_far_off(model: torch.nn.Module, inputs: Inputs, compiled: Outcome, reference: Outcome) -> list[str]:
+def values_far_off(case: Usable, compiled: Outcome) -> list[str]:
     """Compare values with float32 ones, by what eager code in a region errs by."""
+    model, inputs, reference, _ = case
     error = relative_error(compiled, reference)
     if error <= FLOOR:
         return []
