@@ -4,6 +4,6 @@ import os
 
 from tests.architectures.torchvision_ops import import_torchvision
 
-# Before any library is imported: nothing is downloaded, and all of them import torchvision.
+# Before any of the libraries is imported: nothing is downloaded, and all of them look for torchvision.
 os.environ["HF_HUB_OFFLINE"] = "1"
 import_torchvision()
