@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-import diffusers
+import diffusers.models
 import torch
 
 from tests.architectures.shrink import HEAD_WIDTH, WIDTH, shrink
@@ -15,8 +15,8 @@ BATCH, LENGTH, FRAMES, SIDE = 2, 8, 5, 8
 
 
 def names() -> list[str]:
-    """Return the names of all classes of models that the library exports."""
-    exported = {name: getattr(diffusers, name) for name in dir(diffusers)}
+    """Return the names of all classes of models that the library exports; its pipelines are not imported."""
+    exported = {name: getattr(diffusers.models, name) for name in dir(diffusers.models)}
     return [name for name, value in exported.items() if inspect.isclass(value) and is_model(value)]
 
 
@@ -28,7 +28,7 @@ def is_model(value: type) -> bool:
 
 def create(name: str) -> torch.nn.Module:
     """Build a model from the defaults of its class, shrunk."""
-    model_class = getattr(diffusers, name)
+    model_class = getattr(diffusers.models, name)
     parameters = inspect.signature(model_class.__init__).parameters
     settings = {n: p.default for n, p in parameters.items() if p.default is not p.empty}
     return model_class(**shrink(settings) | rotary_axes(settings))
