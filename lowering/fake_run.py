@@ -9,9 +9,8 @@ from torch import fx
 from torch._dispatch.python import enable_python_dispatcher
 from torch.utils import _pytree as pytree
 
-from xpu_amp_dynamo.lowering.writes import mutated_inputs, returns_first_input
 from xpu_amp_dynamo.lowering.values import dtypes_in, input_values, tensors_in, value_of
-
+from xpu_amp_dynamo.lowering.writes import mutated_inputs, returns_first_input
 
 # What ops raise that refuse their inputs.
 REFUSALS = (RuntimeError, TypeError, ValueError, IndexError, AssertionError)

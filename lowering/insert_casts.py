@@ -192,6 +192,7 @@ class _CastInsertion:
         self.changed = True
         if as_captured:
             self._lower_inlined(inlined.nodes)
+            return True
         for result in inlined.results:
             self._keep_wrapped(result)
         return True

@@ -25,8 +25,8 @@ _ATTRIBUTES = frozenset(("T", "mT", "device", "ndim", "shape"))
 _METADATA = frozenset(table.METADATA)
 _CONVERSIONS = frozenset(table.CONVERSIONS)
 _BY_FIRST_ARGUMENT = frozenset((*table.LAYOUT, *table.CONVERSIONS, *table.NORMALISATION, *table.NEIGHBOURHOOD))
-_BY_ALL_ARGUMENTS = frozenset((*table.POINTWISE, *table.JOINS))
-_WITH_NUMBERS = frozenset((*table.POINTWISE, "pad"))
+_BY_ALL_ARGUMENTS = frozenset((*table.POINTWISE, *table.ARITHMETIC, *table.JOINS))
+_WITH_NUMBERS = frozenset((*table.POINTWISE, *table.ARITHMETIC, "pad"))
 
 
 def may_read_narrow(node: fx.Node, context: LoweringContext) -> bool:
@@ -47,6 +47,8 @@ def may_read_narrow(node: fx.Node, context: LoweringContext) -> bool:
         return False
     dtypes = {tensor.dtype for tensor in tensors} - {torch.bool}
     if name in _WITH_NUMBERS and not all(numbers_fit(node, dtype) for dtype in dtypes):
+        return False
+    if name in table.ARITHMETIC and torch.float16 in dtypes:
         return False
     if name in _BY_ALL_ARGUMENTS:
         return len(dtypes) == 1

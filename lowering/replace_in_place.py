@@ -31,7 +31,7 @@ from xpu_amp_dynamo.lowering.values import storage_of, tensors_in, value_of
 from xpu_amp_dynamo.lowering.writes import is_called_in_place, mutated_inputs, returns_first_input
 from xpu_amp_dynamo.op_tables import narrow_safe
 
-_REPLACEABLE = frozenset(narrow_safe.POINTWISE)
+_REPLACEABLE = frozenset((*narrow_safe.POINTWISE, *narrow_safe.ARITHMETIC))
 _OPERATORS: dict[Any, Any] = {
     operator.iadd: operator.add,
     operator.isub: operator.sub,

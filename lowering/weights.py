@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from xpu_amp_dynamo.lowering.writes import written_storages
 from xpu_amp_dynamo.lowering.values import storage_of, value_of
+from xpu_amp_dynamo.lowering.writes import written_storages
 
 # Where Dynamo says what an input is, torch 2.13.0.
 SOURCE = "_dynamo_source"

@@ -1,4 +1,4 @@
-"""What a call writes to: its in-place and ``out=`` arguments, and what schemas, signatures and subgraphs tell of others."""
+"""What a call writes to: in-place and ``out=`` arguments, and what schemas and subgraphs tell of others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch._ops import OpOverload, OpOverloadPacket
 
 from xpu_amp_dynamo.lowering.node_kind import CALLS, arguments_of, is_higher_order, op_name_of, subgraphs_of
 from xpu_amp_dynamo.lowering.values import storage_of, tensor_inputs, tensors_in, value_of
-from xpu_amp_dynamo.op_names import is_in_place_operator, is_in_place_name, target_name
+from xpu_amp_dynamo.op_names import is_in_place_name, is_in_place_operator, target_name
 
 # Arguments that ops write to though no schema says so, each with the argument that must be true or not None for it.
 # Source: native_functions.yaml and the kernels of torch 2.13.0.

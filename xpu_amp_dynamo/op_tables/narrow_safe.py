@@ -103,14 +103,12 @@ CONVERSIONS = (
 # Compute each element from the elements at its place and from numbers, of about their magnitude.
 POINTWISE = (
     "abs",
-    "add",
     "alpha_dropout",
     "celu",
     "clamp",
     "clamp_max",
     "clamp_min",
     "clip",
-    "div",
     "dropout",
     "dropout1d",
     "dropout2d",
@@ -129,8 +127,6 @@ POINTWISE = (
     "maximum",
     "minimum",
     "mish",
-    "mul",
-    "multiply",
     "native_dropout",
     "neg",
     "negative",
@@ -138,17 +134,26 @@ POINTWISE = (
     "prelu",
     "relu",
     "relu6",
-    "rsub",
     "selu",
     "sigmoid",
     "silu",
     "softplus",
-    "sub",
-    "subtract",
     "tanh",
     "tanhshrink",
     "threshold",
     "where",
+)
+
+# Compute each element from the elements at its place, of another magnitude. Safe in bfloat16 alone, whose range is that
+# of float32: products of float16 overflow where a float32 program is far from it.
+ARITHMETIC = (
+    "add",
+    "div",
+    "mul",
+    "multiply",
+    "rsub",
+    "sub",
+    "subtract",
 )
 
 # Normalise their first argument; parameters and statistics may be float32 beside it.
@@ -167,7 +172,6 @@ NEIGHBOURHOOD = (
     "adaptive_max_pool3d",
     "avg_pool1d",
     "avg_pool2d",
-    "avg_pool3d",
     "interpolate",
     "max_pool1d",
     "max_pool2d",
