@@ -18,6 +18,11 @@ BIN := $(VENV)/bin
 EAGER_TESTS := tests/runtime tests/conformance/test_eager.py tests/test_specification_snippets.py
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 
+# PyPI's torchvision is built for CUDA. Beside another build of torch it cannot be imported, and then neither can half of
+# transformers; tests/architectures finds it here and does without its compiled ops.
+SET_TORCHVISION_ASIDE = { $(BIN)/pip install --quiet --constraint constraints.txt --no-deps --target $(VENV)/aside \
+	torchvision && $(BIN)/pip uninstall --quiet --yes torchvision; }
+
 .PHONY: demo test test-slow fuzz check benchmark clean
 
 demo: $(VENV)/.installed
@@ -50,6 +55,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet torch==$$(sed -n 's/^torch==//p' constraints.txt) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[test]"
+	$(BIN)/python -c "import torchvision" 2>/dev/null || $(SET_TORCHVISION_ASIDE)
 	touch $@
 
 clean:

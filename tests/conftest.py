@@ -12,7 +12,7 @@ import torch._inductor.config
 import xpu_amp_dynamo
 from xpu_amp_dynamo.devices import AUTOCAST_KEYS
 
-pytest_plugins = ["xpu_amp_dynamo.simulator.pytest_plugin"]
+pytest_plugins = ["xpu_amp_dynamo.simulator.pytest_plugin", "tests.counting"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
