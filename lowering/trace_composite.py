@@ -97,7 +97,7 @@ def _in_dtype(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 def trace_foreign(node: fx.Node, context: LoweringContext, state: AutocastState) -> fx.GraphModule | None:
-    """Return the graph of what a library's own autocast kernel does for its op, its casts; None if it has no such kernel.
+    """Return the graph of what the autocast kernel of an op's own library does; None if there is no such kernel.
 
     Args:
         node: a call that the policy does not list.
