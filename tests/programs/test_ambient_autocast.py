@@ -9,6 +9,7 @@ from torch._inductor.utils import run_and_get_code
 
 import xpu_amp_dynamo
 from tests.programs.comparison import assert_compiled_equals_eager, assert_same, compile_program, outcome_of
+from xpu_amp_dynamo import loss_scaling
 
 # Small enough for the gradient of a squared sum of exponentials in float16.
 _generator = torch.Generator().manual_seed(0)
@@ -34,7 +35,7 @@ def test_dtype_of_the_region(dtype):
     def region():
         return torch.autocast("cpu", dtype)
 
-    xpu_amp_dynamo.backend._warn_of_loss_scaling.cache_clear()
+    loss_scaling.warn_of_loss_scaling.cache_clear()
     context = pytest.warns(UserWarning, match="GradScaler") if dtype is torch.float16 else region()
     with context:
         outcome = assert_compiled_equals_eager(program, MATRICES, region=region)
