@@ -22,6 +22,7 @@ from torch.amp import autocast_mode
 
 from xpu_amp_dynamo.lowering.autocast_state import AutocastState
 from xpu_amp_dynamo.lowering.values import value_of
+from xpu_amp_dynamo.regions_around import open_regions
 
 ENTER, EXIT = autocast_mode._enter_autocast, autocast_mode._exit_autocast
 # Calls of inlined subclasses that name a device type first, and those that hold for all device types.
@@ -92,12 +93,17 @@ def find_regions(graph: fx.Graph, initial_state: AutocastState, device_type: str
     return regions
 
 
+def captured_in_region(graph: fx.Graph, device_type: str) -> bool:
+    """Tell whether a graph or a part of it was captured with autocast of a device type enabled."""
+    entries = (node for node in graph.nodes if node.target in (ENTER, torch.set_autocast_enabled))
+    return torch.is_autocast_enabled(device_type) or any(node.args[0] == device_type for node in entries)
+
+
 class _Nesting:
     """Counts the outermost regions, of all device types, as PyTorch counts their nesting to end its cache of casts."""
 
     def __init__(self) -> None:
-        self._depth = torch.autocast_increment_nesting() - 1
-        torch.autocast_decrement_nesting()
+        self._depth = open_regions()
         self._outermost = 0
 
     def after(self, node: fx.Node) -> int:

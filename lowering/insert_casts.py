@@ -35,7 +35,7 @@ from xpu_amp_dynamo.lowering.layout_ops import LAYOUT_OPS
 from xpu_amp_dynamo.lowering.narrow_safe import may_read_narrow, numbers_fit
 from xpu_amp_dynamo.lowering.node_kind import CALLS, base_op_name, is_higher_order, op_name_of
 from xpu_amp_dynamo.lowering.pin_captured_dtypes import pin_memory, storages_written
-from xpu_amp_dynamo.lowering.trace_composite import trace_composite
+from xpu_amp_dynamo.lowering.trace_composite import trace_composite, trace_foreign
 from xpu_amp_dynamo.lowering.values import (
     dtypes_in,
     has_value,
@@ -182,6 +182,9 @@ class _CastInsertion:
         state = self.context.states[node]
         if not state.enabled or written or self._category(node) is not None:
             return False
+        foreign = trace_foreign(node, self.context, state)
+        if foreign is not None:
+            return self._inline_foreign(node, foreign)
         as_captured = not state.in_region and has_value(node)
         traced = trace_composite(node, self.context, state, with_casts=not as_captured)
         if traced is None:
@@ -193,6 +196,19 @@ class _CastInsertion:
         if as_captured:
             self._lower_inlined(inlined.nodes)
             return True
+        for result in inlined.results:
+            self._keep_wrapped(result)
+        return True
+
+    def _inline_foreign(self, node: fx.Node, traced: fx.GraphModule) -> bool:
+        """Replace a call by what the autocast kernel of its own library does."""
+        inlined = inline_graph(node, traced, self.context, self.caster)
+        self._erased.update(inlined.erased)
+        self.context.report.ops["foreign"] += 1
+        self.changed = True
+        for inner in inlined.nodes:
+            self.context.recorded.setdefault(inner, value_of(inner))
+        self._narrowed.update(result for result in inlined.results if not self._is_as_recorded(result))
         for result in inlined.results:
             self._keep_wrapped(result)
         return True

@@ -26,6 +26,7 @@ from torch.fx.experimental.proxy_tensor import make_fx, py_sym_types
 from torch.utils import _pytree as pytree
 
 from xpu_amp_dynamo.cast_rule import ELIGIBLE_DTYPES, cast_rule
+from xpu_amp_dynamo.foreign_autocast import has_foreign_autocast
 from xpu_amp_dynamo.lowering.autocast_state import AutocastState
 from xpu_amp_dynamo.lowering.context import LoweringContext
 from xpu_amp_dynamo.lowering.fake_run import REFUSALS, call_target
@@ -82,11 +83,12 @@ def trace_composite(
 
 
 def _value(node: fx.Node, context: LoweringContext, with_casts: bool) -> Any:
-    """Return the value of an input to trace with: the one that it has now, or the one that was recorded."""
+    """Return the value of an input to trace with, in the dtype that it has now or in the one that was recorded."""
     now = runnable_value_of(node)
     recorded = context.recorded.get(node)
-    as_recorded = with_casts or not isinstance(now, torch.Tensor) or not isinstance(recorded, torch.Tensor)
-    return now if as_recorded or now.dtype is recorded.dtype else _in_dtype(now, recorded.dtype)
+    if with_casts or not isinstance(now, torch.Tensor) or not isinstance(recorded, torch.Tensor):
+        return now
+    return now if now.dtype is recorded.dtype else _in_dtype(now, recorded.dtype)
 
 
 def _in_dtype(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -94,19 +96,50 @@ def _in_dtype(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return converted.requires_grad_(tensor.requires_grad)
 
 
+def trace_foreign(node: fx.Node, context: LoweringContext, state: AutocastState) -> fx.GraphModule | None:
+    """Return the graph of what the autocast kernel of an op's own library does; None if there is no such kernel.
+
+    Args:
+        node: a call that the policy does not list.
+        context: the lowering in hand.
+        state: the autocast state at the node, enabled.
+
+    Returns:
+        A graph whose placeholders are ``node.all_input_nodes`` in order. A call that cannot be traced is left alone.
+    """
+    if not any(has_foreign_autocast(op, context.device_type) for op in _overloads_called(node)):
+        return None
+    inputs = list(map(runnable_value_of, node.all_input_nodes))
+    try:
+        with torch.autocast(context.device_type, state.dtype):
+            return _trace(node, inputs, {}, pre_dispatch=False)
+    except REFUSALS:
+        return None
+
+
+def _overloads_called(node: fx.Node) -> tuple[OpOverload, ...]:
+    """Return the overloads of which a call of an op that is not PyTorch's may be."""
+    if isinstance(node.target, OpOverload):
+        return (node.target,)
+    name = op_name_of(node) if isinstance(node.target, OpOverloadPacket) else None
+    return overloads_of(name) if name is not None and "::" in name else ()
+
+
 def is_traced_cast(node: fx.Node) -> bool:
     """Tell whether a node of a traced graph only casts its input."""
     return node.target is torch.ops.aten._to_copy.default and set(node.kwargs) == {"dtype"}
 
 
-def _trace(node: fx.Node, inputs: list[Any], decompositions: dict[OpOverload, Decomposition]) -> fx.GraphModule:
-    """Trace a call on values of its inputs."""
+def _trace(
+    node: fx.Node, inputs: list[Any], decompositions: dict[OpOverload, Decomposition], pre_dispatch: bool = True
+) -> fx.GraphModule:
+    """Trace a call on values of its inputs, before autograd and autocast or behind both."""
 
     def call(*values: Any) -> Any:
         given = dict(zip(node.all_input_nodes, values, strict=True))
         return call_target(node, *fx.map_arg((node.args, node.kwargs), given.__getitem__))
 
-    return make_fx(call, decomposition_table=decompositions, pre_dispatch=True)(*inputs)
+    return make_fx(call, decomposition_table=decompositions, pre_dispatch=pre_dispatch)(*inputs)
 
 
 def _decompositions(tracing: _Tracing) -> dict[OpOverload, Decomposition]:

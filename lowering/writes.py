@@ -14,20 +14,7 @@ from torch._ops import OpOverload, OpOverloadPacket
 from xpu_amp_dynamo.lowering.node_kind import CALLS, arguments_of, is_higher_order, op_name_of, subgraphs_of
 from xpu_amp_dynamo.lowering.values import storage_of, tensor_inputs, tensors_in, value_of
 from xpu_amp_dynamo.op_names import is_in_place_name, is_in_place_operator, target_name
-
-# Arguments that ops write to though no schema says so, each with the argument that must be true or not None for it.
-# Source: native_functions.yaml and the kernels of torch 2.13.0.
-HIDDEN_WRITES: dict[str, tuple[tuple[str, ...], str]] = {
-    "batch_norm": (("running_mean", "running_var"), "training"),
-    "instance_norm": (("running_mean", "running_var"), "use_input_stats"),
-    "native_batch_norm": (("running_mean", "running_var"), "training"),
-    "cudnn_batch_norm": (("running_mean", "running_var"), "training"),
-    "miopen_batch_norm": (("running_mean", "running_var"), "training"),
-    "_batch_norm_impl_index": (("running_mean", "running_var"), "training"),
-    "embedding": (("weight",), "max_norm"),
-    "embedding_bag": (("weight",), "max_norm"),
-    "rrelu_with_noise": (("noise",), "training"),
-}
+from xpu_amp_dynamo.op_tables.unmarked import RENORMALISED, WRITTEN_ARGUMENTS, WRITTEN_IF
 
 
 def mutated_inputs(node: fx.Node) -> list[fx.Node]:
@@ -50,7 +37,7 @@ def writes_unseen(node: fx.Node) -> bool:
 
 def writes_only_statistics(node: fx.Node) -> bool:
     """Tell whether a call is of an out-of-place op that keeps statistics in some of its arguments."""
-    return op_name_of(node) in HIDDEN_WRITES and not is_called_in_place(node)
+    return op_name_of(node) in WRITTEN_ARGUMENTS and not is_called_in_place(node)
 
 
 def returns_first_input(node: fx.Node) -> bool:
@@ -95,10 +82,16 @@ def _mutated_by_schema(node: fx.Node, op: OpOverload) -> list[Any]:
 
 def _hidden_writes(node: fx.Node) -> list[Any]:
     """List the arguments that an op writes to though its schema does not say so."""
-    names, condition = HIDDEN_WRITES.get(str(op_name_of(node)), ((), ""))
-    given = arguments_of(node) if names else {}
-    active = given.get(condition)
-    return [given.get(name) for name in names] if active is not None and active is not False else []
+    name = str(op_name_of(node))
+    if name in RENORMALISED:
+        weight, condition = RENORMALISED[name]
+        given = arguments_of(node)
+        return [given.get(weight)] if given.get(condition) is not None else []
+    if name not in WRITTEN_ARGUMENTS:
+        return []
+    given = arguments_of(node)
+    active = given.get(WRITTEN_IF.get(name, "training"), True)
+    return [given.get(argument) for argument in WRITTEN_ARGUMENTS[name]] if active is not False else []
 
 
 def _mutated_by_subgraphs(node: fx.Node) -> list[Any]:

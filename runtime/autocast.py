@@ -5,17 +5,19 @@ from __future__ import annotations
 import torch
 
 from xpu_amp_dynamo.devices import check_device_type, check_lower_dtype, default_device_type
-from xpu_amp_dynamo.policy import Policy
+from xpu_amp_dynamo.policy import Policy, as_policy
+from xpu_amp_dynamo.runtime.hide_from_dynamo import hide_from_dynamo
 from xpu_amp_dynamo.runtime.installation import ensure_installed
 
 
+@hide_from_dynamo
 def autocast(
     device_type: str | None = None,
     dtype: torch.dtype = torch.bfloat16,
     enabled: bool = True,
     cache_enabled: bool = True,
     *,
-    policy: Policy | None = None,
+    policy: Policy | str | None = None,
 ) -> torch.autocast:
     """Return a region of mixed precision: a context manager, and a decorator of functions.
 
@@ -29,7 +31,7 @@ def autocast(
         dtype: the lower precision, ``torch.bfloat16`` or ``torch.float16``.
         enabled: False makes a region that runs in the dtypes of its inputs.
         cache_enabled: keep the casts of float32 parameters until the outermost region ends.
-        policy: the policy to install on first use; None means the installed one, else ``Policy.named("xpu")``.
+        policy: the policy to install on first use, or its name; None means the installed one, else ``"xpu"``.
 
     Returns:
         A ``torch.autocast`` object.
@@ -37,6 +39,7 @@ def autocast(
     Raises:
         UnsupportedDeviceError: the device type has no autocast.
         UnsupportedDtypeError: ``dtype`` is neither bfloat16 nor float16.
+        UnknownPolicyError: ``policy`` is neither a policy nor the name of one.
         PolicyConflictError: another policy is installed already.
 
     Example:
@@ -50,9 +53,10 @@ def autocast(
 # Dynamo runs this while it compiles instead of looking into it: the region that it then sees is plain
 # torch.autocast, whose state it guards.
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _prepare(device_type: str | None, dtype: torch.dtype, enabled: bool, policy: Policy | None) -> str:
+def _prepare(device_type: str | None, dtype: torch.dtype, enabled: bool, policy: Policy | str | None) -> str:
     """Check the arguments, install the policy if the region needs it, and return the device type."""
     device_type = check_device_type(default_device_type() if device_type is None else device_type)
+    policy = None if policy is None else as_policy(policy)
     if enabled:
         check_lower_dtype(dtype)
         ensure_installed(policy, device_type)

@@ -28,15 +28,19 @@ class _Token:
         return None
 
 
-# The op and the key whose stock kernel must stay registered.
+# The op whose stock kernel must stay registered, and for which device type.
 STOCK_OP = torch.ops.aten._addmm_activation.default
-STOCK_KEY = "AutocastCPU"
+STOCK_DEVICE_TYPE = "cpu"
 
 
 @functools.cache
 def _sentinel() -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the weight whose casted copy stands for the cache, and a factor. The CPU's serve every device type."""
-    return torch.zeros(0, 0, requires_grad=True), torch.zeros(0, 0)
+    """Return the weight whose casted copy stands for the cache, and a factor. The CPU's serve every device type.
+
+    PyTorch caches casts of float32 weights only, whatever the default dtype and device are here and now.
+    """
+    weight, factor = (torch.zeros(0, 0, dtype=torch.float32, device=STOCK_DEVICE_TYPE) for _ in range(2))
+    return weight.requires_grad_(), factor
 
 
 def token_of_autocast_cache(on_clear: Callable[[object], None]) -> weakref.ref[object]:

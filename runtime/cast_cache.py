@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 
 from xpu_amp_dynamo.runtime.autocast_cache_lifetime import token_of_autocast_cache
+from xpu_amp_dynamo.runtime.hide_from_dynamo import hide_from_dynamo
 from xpu_amp_dynamo.runtime.weight_store import WEIGHTS
 
 _Key = tuple[int, torch.dtype, bool]
@@ -66,6 +67,7 @@ class CastCache:
                 self._lifetime = token_of_autocast_cache(self._clear)
             self._entries[key] = entry
 
+    @hide_from_dynamo
     def _clear(self, reference: object) -> None:
         if reference is self._lifetime:
             self._entries.clear()

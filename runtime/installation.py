@@ -7,43 +7,61 @@ import warnings
 from typing import NamedTuple
 
 import torch
+from torch._ops import OpOverload
 
 from xpu_amp_dynamo.devices import AUTOCAST_KEYS, check_device_type
-from xpu_amp_dynamo.errors import PolicyConflictError
+from xpu_amp_dynamo.errors import PolicyConflictError, UnknownOpError
+from xpu_amp_dynamo.foreign_autocast import REGISTERED_BY_POLICIES
 from xpu_amp_dynamo.op_names import overloads_of
-from xpu_amp_dynamo.policy import Policy
-from xpu_amp_dynamo.runtime.autocast_cache_lifetime import STOCK_KEY, STOCK_OP
-from xpu_amp_dynamo.runtime.kernels import make_kernel
+from xpu_amp_dynamo.policy import Policy, as_policy
+from xpu_amp_dynamo.runtime.autocast_cache_lifetime import STOCK_DEVICE_TYPE, STOCK_OP
+from xpu_amp_dynamo.runtime.hide_from_dynamo import hide_from_dynamo
+from xpu_amp_dynamo.runtime.kernels import Kernel, make_kernel
 
 
 class _Installation(NamedTuple):
     policy: Policy
     libraries: dict[str, torch.library.Library]
+    # The overloads of ATen for which PyTorch itself has autocast kernels.
+    stock: frozenset[str]
 
 
 _installations: dict[str, _Installation] = {}
 _lock = threading.RLock()
 
 
-def install(policy: Policy | None = None, device_type: str = "xpu") -> None:
+@hide_from_dynamo
+def install(policy: Policy | str | None = None, device_type: str = "xpu") -> None:
     """Make a policy the one that every autocast region of a device type follows, in all threads.
 
+    Autocast kernels that other libraries registered for their ops stay, unless the policy lists the op.
+
     Args:
-        policy: the policy; ``Policy.named("xpu")`` if None. It replaces one installed before.
+        policy: the policy or the name of one; ``Policy.named("xpu")`` if None. It replaces one installed before.
         device_type: ``"xpu"``, ``"cuda"`` or ``"cpu"``.
 
     Raises:
         UnsupportedDeviceError: the device type has no autocast.
+        UnknownPolicyError: ``policy`` is neither a policy nor the name of one.
+        UnknownOpError: an op that the policy lists is no longer registered. The policy installed before stays.
     """
     check_device_type(device_type)
-    policy = policy or Policy.named("xpu")
+    policy = as_policy(policy)
     with _lock:
-        if installed_policy(device_type) == policy:
+        before = _installations.get(device_type)
+        if before is not None and before.policy == policy:
             return
-        uninstall(device_type)
-        _installations[device_type] = _Installation(policy, _register(policy, device_type))
+        kernels = _kernels(policy, device_type)
+        stock = before.stock if before else _stock_overloads(device_type)
+        # The new kernels go on top of the former ones, so that at no moment a region runs without any.
+        libraries = _register(kernels, stock, device_type)
+        _installations[device_type] = _Installation(policy, libraries, stock)
+        REGISTERED_BY_POLICIES[device_type] = frozenset(op.name() for op in kernels)
+        if before is not None:
+            _destroy(before.libraries)
 
 
+@hide_from_dynamo
 def uninstall(device_type: str = "xpu") -> None:
     """Give a device type its stock autocast kernels back; nothing happens if no policy is installed.
 
@@ -52,8 +70,9 @@ def uninstall(device_type: str = "xpu") -> None:
     """
     with _lock:
         installation = _installations.pop(check_device_type(device_type), None)
-        for library in installation.libraries.values() if installation else ():
-            library._destroy()
+        if installation is not None:
+            _destroy(installation.libraries)
+            del REGISTERED_BY_POLICIES[device_type]
 
 
 def installed_policy(device_type: str = "xpu") -> Policy | None:
@@ -83,29 +102,53 @@ def ensure_installed(policy: Policy | None, device_type: str) -> None:
             )
 
 
-def _register(policy: Policy, device_type: str) -> dict[str, torch.library.Library]:
-    """Register the policy's kernels, and nothing in place of the stock kernels it does not list."""
+def _kernels(policy: Policy, device_type: str) -> dict[OpOverload, Kernel]:
+    """Return the kernels of all overloads that a policy is about, but for the one whose stock kernel must stay."""
+    kernels: dict[OpOverload, Kernel] = {}
+    for op, category in {**policy.categories, **dict.fromkeys(policy.opaque_ops)}.items():
+        if not overloads_of(op):
+            raise UnknownOpError(
+                f"policy {policy.name!r} lists {op!r}, which is registered no longer; "
+                f"install policy.with_ops(leave=[{op!r}]), or import the library that defines it"
+            )
+        kernels.update((overload, make_kernel(overload, category, device_type)) for overload in overloads_of(op))
+    if device_type == STOCK_DEVICE_TYPE:
+        kernels.pop(STOCK_OP, None)
+    return kernels
+
+
+def _stock_overloads(device_type: str) -> frozenset[str]:
+    """Return the overloads of ATen with autocast kernels, but for the one whose kernel must stay."""
+    names = torch._C._dispatch_get_registrations_for_dispatch_key(AUTOCAST_KEYS[device_type])
+    untouched = {STOCK_OP.name()} if device_type == STOCK_DEVICE_TYPE else set()
+    return frozenset(name for name in names if name.startswith("aten::")) - untouched
+
+
+def _register(
+    kernels: dict[OpOverload, Kernel], stock: frozenset[str], device_type: str
+) -> dict[str, torch.library.Library]:
+    """Register kernels, and nothing in place of the stock kernels of other ops. If any fails, take back all."""
     key = AUTOCAST_KEYS[device_type]
-    stock = torch._C._dispatch_get_registrations_for_dispatch_key(key)
-    untouched = {STOCK_OP.name()} if key == STOCK_KEY else set()
     libraries: dict[str, torch.library.Library] = {}
-    listed = {
-        overload: make_kernel(overload, category, device_type)
-        for op, category in policy.categories.items()
-        for overload in overloads_of(op)
-        if overload.name() not in untouched
-    }
-    unlisted = set(stock) - {overload.name() for overload in listed} - untouched
     with warnings.catch_warnings():
         # The dispatcher reports every override of a stock kernel; overriding is the purpose here.
         warnings.filterwarnings("ignore", message="(?s).*Overriding a previously registered kernel")
-        for overload, kernel in listed.items():
-            library = _library(libraries, overload.namespace)
-            library.impl(overload, kernel, key, with_keyset=True)
-        for name in unlisted:
-            namespace, _, base = name.partition("::")
-            _library(libraries, namespace).impl(base, torch.library.fallthrough_kernel, key)
+        try:
+            for overload, kernel in kernels.items():
+                _library(libraries, overload.namespace).impl(overload, kernel, key, with_keyset=True)
+            for name in stock - {overload.name() for overload in kernels}:
+                fallthrough = torch.library.fallthrough_kernel
+                _library(libraries, "aten").impl(name.removeprefix("aten::"), fallthrough, key)
+        except BaseException:
+            _destroy(libraries)
+            raise
     return libraries
+
+
+def _destroy(libraries: dict[str, torch.library.Library]) -> None:
+    """Take back the registrations of an installation."""
+    for library in libraries.values():
+        library._destroy()
 
 
 def _library(libraries: dict[str, torch.library.Library], namespace: str) -> torch.library.Library:

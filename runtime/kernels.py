@@ -12,19 +12,21 @@ from torch._ops import OpOverload
 from xpu_amp_dynamo.cast_rule import ELIGIBLE_DTYPES, Category, fixed_dtype, widest_dtype
 from xpu_amp_dynamo.devices import autocast_key
 from xpu_amp_dynamo.errors import BannedOpError
+from xpu_amp_dynamo.op_tables.unmarked import WRITTEN_ARGUMENTS
 from xpu_amp_dynamo.runtime.cast_cache import CastCache
+from xpu_amp_dynamo.runtime.hide_from_dynamo import hide_from_dynamo
 
 Kernel = Callable[..., Any]
 
 CAST_CACHE = CastCache()
 
 
-def make_kernel(op: OpOverload, category: Category, device_type: str) -> Kernel:
+def make_kernel(op: OpOverload, category: Category | None, device_type: str) -> Kernel:
     """Return the kernel that runs ``op`` under a region of ``device_type``, as the dispatcher calls it.
 
     Args:
         op: the out-of-place overload.
-        category: what the policy does with it.
+        category: what the policy does with it; None runs it as it is, with autocast off inside.
         device_type: device type of the autocast key; tensors of others pass untouched.
 
     Returns:
@@ -35,7 +37,7 @@ def make_kernel(op: OpOverload, category: Category, device_type: str) -> Kernel:
     key = autocast_key(device_type)
     autocast_keys = torch._C.DispatchKeySet(key)
     below_autocast = torch._C._dispatch_keyset_full_after(key)
-    redispatch = op._handle.redispatch_boxed
+    run = _with_numbers(op) if takes_numbers(op) else op._handle.redispatch_boxed
     excluded = torch._C._ExcludeDispatchKeyGuard
     positions = _tensor_positions(op)
     on_device = operator.attrgetter(f"is_{device_type}")
@@ -44,26 +46,28 @@ def make_kernel(op: OpOverload, category: Category, device_type: str) -> Kernel:
 
     # This runs for every listed op of an eager model, so whatever can be looked up once is, and the loop over the
     # tensor arguments is spelled out: each function call would cost as much as the check inside it.
+    @hide_from_dynamo
     def kernel(keys: torch._C.DispatchKeySet, *args: Any, **kwargs: Any) -> Any:
-        if promotes:
-            dtype = widest_dtype(_tensor_dtypes((*args, *kwargs.values()), on_device))
-        else:
-            dtype = fixed_dtype(category, region_dtype(device_type))
-        if dtype is not None:
-            arguments = list(args)
-            for position in positions:
-                if position >= len(arguments):
-                    break
-                argument = arguments[position]
-                if not isinstance(argument, torch.Tensor):
-                    arguments[position] = cast_nested(argument, dtype, on_device)
-                elif argument.dtype is not dtype and argument.dtype in ELIGIBLE_DTYPES and on_device(argument):
-                    arguments[position] = cast(argument, dtype)
-            args = tuple(arguments)
-            if kwargs:
-                kwargs = {name: cast_nested(value, dtype, on_device) for name, value in kwargs.items()}
+        # Casts run without autocast too: they call ops that the policy may list.
         with excluded(autocast_keys):
-            return redispatch(keys & below_autocast, *args, **kwargs)
+            if promotes:
+                dtype = widest_dtype(_tensor_dtypes((*args, *kwargs.values()), on_device))
+            else:
+                dtype = fixed_dtype(category, region_dtype(device_type))
+            if dtype is not None:
+                arguments = list(args)
+                for position in positions:
+                    if position >= len(arguments):
+                        break
+                    argument = arguments[position]
+                    if not isinstance(argument, torch.Tensor):
+                        arguments[position] = cast_nested(argument, dtype, on_device)
+                    elif argument.dtype is not dtype and argument.dtype in ELIGIBLE_DTYPES and on_device(argument):
+                        arguments[position] = cast(argument, dtype)
+                args = tuple(arguments)
+                if kwargs:
+                    kwargs = {name: cast_nested(value, dtype, on_device) for name, value in kwargs.items()}
+            return run(keys & below_autocast, *args, **kwargs)
 
     return kernel
 
@@ -78,10 +82,33 @@ def cast_nested(argument: Any, dtype: torch.dtype, on_device: Callable[[torch.Te
     return argument
 
 
+def takes_numbers(op: OpOverload) -> bool:
+    """Tell whether PyTorch lets an op have Python numbers in the place of tensors, as in ``x + 1``; torch 2.13.0."""
+    return op.namespace == "aten" and torch._C._should_allow_numbers_as_tensors(op._schema.name.removeprefix("aten::"))
+
+
+def _with_numbers(op: OpOverload) -> Kernel:
+    """Return what redispatches an op that may have been given numbers.
+
+    The dispatcher hands such numbers to kernels as numbers, and only the op itself takes them back. Where a kernel
+    calls it, the keys above autocast, torch functions and their modes have had their turn.
+    """
+    redispatch = op._handle.redispatch_boxed
+
+    def run(keys: torch._C.DispatchKeySet, *args: Any, **kwargs: Any) -> Any:
+        if not any(isinstance(argument, (int, float, complex)) for argument in args):
+            return redispatch(keys, *args, **kwargs)
+        with torch._C.DisableTorchFunction():
+            return op(*args, **kwargs)
+
+    return run
+
+
 def _tensor_positions(op: OpOverload) -> tuple[int, ...]:
-    """Return the positions of an op's arguments that are tensors or hold tensors."""
-    arguments = enumerate(op._schema.arguments)
-    return tuple(i for i, argument in arguments if not argument.kwarg_only and "Tensor" in str(argument.type))
+    """Return the positions of the arguments that are tensors or hold tensors, but for those that the op writes to."""
+    written = WRITTEN_ARGUMENTS.get(op._schema.name.removeprefix("aten::"), ())
+    arguments = [a for a in op._schema.arguments if not a.kwarg_only]
+    return tuple(i for i, a in enumerate(arguments) if "Tensor" in str(a.type) and a.name not in written)
 
 
 def _tensor_dtypes(arguments: Iterable[Any], on_device: Callable[[torch.Tensor], bool]) -> list[torch.dtype]:
@@ -99,6 +126,7 @@ def _tensor_dtypes(arguments: Iterable[Any], on_device: Callable[[torch.Tensor],
 def _make_ban(op: OpOverload) -> Kernel:
     """Return the kernel of a banned op."""
 
+    @hide_from_dynamo
     def kernel(keys: torch._C.DispatchKeySet, *args: Any, **kwargs: Any) -> Any:
         raise BannedOpError(op._schema.name)
 

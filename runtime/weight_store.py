@@ -13,6 +13,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from xpu_amp_dynamo.packed_linear import PACKED, pack, packed_weight_of
+from xpu_amp_dynamo.runtime.hide_from_dynamo import hide_from_dynamo
 
 _State = tuple[int, int, torch.Size]
 # A memory format, or PACKED.
@@ -91,9 +92,10 @@ class WeightStore:
         _, dtype, layout = key
         state = _state_of(weight)
         cast = cast_weight(weight, dtype, layout)
-        return _Entry(weakref.ref(weight, lambda _: self._drop(key)), state, cast)
+        return _Entry(weakref.ref(weight, functools.partial(self._drop, key)), state, cast)
 
-    def _drop(self, key: _Key) -> None:
+    @hide_from_dynamo
+    def _drop(self, key: _Key, reference: object) -> None:
         """Free the cast of a weight that died."""
         with self._lock:
             entry = self._entries.get(key)
@@ -209,6 +211,7 @@ def _watch_optimizers() -> None:
     register_optimizer_step_post_hook(_after_step)
 
 
+@hide_from_dynamo
 def _after_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
     if len(WEIGHTS):
         WEIGHTS.make_stale(weight for group in optimizer.param_groups for weight in group["params"])

@@ -48,7 +48,8 @@ class Count:
         if not self.compared and not self.skipped:
             return
         terminalreporter.section("architectures")
-        terminalreporter.line(f"{len(self.compared)} compared, {self.skipped} skipped; fewer than {AT_LEAST} fail")
+        counts = f"{len(self.compared)} compared, {self.skipped} skipped"
+        terminalreporter.line(f"{counts}; a complete sweep compares {AT_LEAST} or fails")
         for nodeid, seconds in sorted(self.compared.items(), key=lambda item: -item[1])[:SLOWEST]:
             terminalreporter.line(f"{seconds:6.1f} s  {nodeid.partition(SWEEP)[2].rstrip(']')}")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import subprocess
 import sys
 import warnings
@@ -12,8 +14,8 @@ import torch.nn.functional as F
 from torch._dynamo.utils import counters
 
 import xpu_amp_dynamo
-from tests.programs.comparison import counting_backend
-from xpu_amp_dynamo import BackendOptions, Policy, backend
+from tests.programs.comparison import assert_same, counting_backend
+from xpu_amp_dynamo import BackendOptions, Policy, backend, loss_scaling
 from xpu_amp_dynamo.errors import InvalidOptionError
 
 EAGER = {"inner_backend": "eager"}
@@ -174,6 +176,17 @@ def test_bad_options_are_refused_before_anything_is_compiled(options, message):
     assert not counters["inductor"]
 
 
+@pytest.mark.parametrize(
+    "options", [{"inner_backend": "eager"}, {"inductor": {}}, {"precision": "exact"}, {"weights": "cached"}], ids=str
+)
+def test_lower_refuses_options_of_compiled_code(options):
+    gm = torch.fx.symbolic_trace(lambda x: x @ x)
+    before = gm.code
+    with pytest.raises(InvalidOptionError, match=f"option {next(iter(options))!r} is about compiled code, and lower "):
+        xpu_amp_dynamo.lower(gm, [torch.randn(2, 2)], **options)
+    assert gm.code == before
+
+
 def test_mode_without_inductor_is_refused():
     gm = torch.fx.symbolic_trace(lambda x: x @ x)
     with pytest.raises(InvalidOptionError, match="mode 'max-autotune' is Inductor's"):
@@ -220,14 +233,15 @@ def test_second_call_does_not_recompile_and_a_new_region_dtype_recompiles_once(i
 
 
 def test_float16_training_warns_once_and_works_with_a_scaler():
-    backend._warn_of_loss_scaling.cache_clear()
+    loss_scaling.warn_of_loss_scaling.cache_clear()
     model = torch.nn.Linear(4, 4)
     x = torch.randn(2, 4)
     step = compiled(lambda x: model(x).square().mean(), dtype=torch.float16)
-    scaler = torch.amp.GradScaler("cpu", init_scale=16.0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with pytest.warns(UserWarning, match="torch.amp.GradScaler"):
+    with pytest.warns(UserWarning, match="torch.amp.GradScaler") as warned:
         first = step(x)
+    assert [warning.filename for warning in warned] == [__file__]
+    scaler = torch.amp.GradScaler("cpu", init_scale=16.0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         torch._dynamo.reset()
@@ -241,8 +255,22 @@ def test_float16_training_warns_once_and_works_with_a_scaler():
     assert model.weight.grad.dtype is torch.float32
 
 
+@pytest.mark.parametrize("enabled", [True, False])
+def test_float16_training_with_a_scaler_does_not_warn(enabled):
+    class OwnScaler(torch.amp.GradScaler):
+        pass
+
+    loss_scaling.warn_of_loss_scaling.cache_clear()
+    gc.collect()
+    scaler = OwnScaler("cpu", enabled=enabled)
+    model = torch.nn.Linear(4, 4)
+    context = contextlib.nullcontext() if enabled else pytest.warns(UserWarning, match="torch.amp.GradScaler")
+    with context:
+        scaler.scale(compiled(model, dtype=torch.float16)(torch.randn(2, 4)).sum()).backward()
+
+
 def test_bfloat16_training_and_float16_inference_do_not_warn():
-    backend._warn_of_loss_scaling.cache_clear()
+    loss_scaling.warn_of_loss_scaling.cache_clear()
     model = torch.nn.Linear(4, 4)
     compiled(model)(torch.randn(2, 4)).sum().backward()
     with torch.no_grad():
@@ -260,7 +288,7 @@ def test_eager_autocast_inside_a_compiled_function():
         torch._dynamo.reset()
         out = torch.compile(program, backend="xpu_amp", fullgraph=True, options={"inner_backend": inner})(x)
         assert [o.dtype for o in out] == [torch.float32, torch.float16]
-        assert all(map(torch.equal, out, eager))
+        assert_same(out, eager)
 
 
 def test_reports_are_recorded():

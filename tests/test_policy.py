@@ -9,7 +9,7 @@ import torch
 
 from xpu_amp_dynamo import Policy
 from xpu_amp_dynamo.cast_rule import Category, cast_rule
-from xpu_amp_dynamo.errors import OverlappingOpsError, UnknownOpError, UnknownPolicyError
+from xpu_amp_dynamo.errors import OverlappingOpsError, UnknownOpError, UnknownPolicyError, UnlistableOpError
 from xpu_amp_dynamo.op_names import resolve_op
 from xpu_amp_dynamo.op_tables import completion, documented
 
@@ -128,6 +128,46 @@ def test_ops_in_two_lists_are_refused():
         XPU.with_ops(float32=["softmax"], leave=[torch.nn.functional.softmax])
     with pytest.raises(OverlappingOpsError, match=r"'mm' stands in lower_precision and promote"):
         Policy("mine", lower_precision=["mm"], promote=["mm"])
+
+
+@pytest.mark.parametrize("category", ["lower_precision", "float32", "promote"])
+@pytest.mark.parametrize(
+    ("op", "reason"),
+    [
+        ("view", "a view of it"),
+        (torch.Tensor.t, "a view of it"),
+        (torch.reshape, "a view of it"),
+        (torch.broadcast_tensors, "a view of it"),
+        ("unbind", "a view of it"),
+        ("detach", "a view of it"),
+        (torch.Tensor.to, "it is a cast"),
+        ("_to_copy", "it is a cast"),
+        (torch.Tensor.type_as, "it is a cast"),
+    ],
+)
+def test_ops_that_no_policy_can_cast_are_refused(op, reason, category):
+    for make in (XPU.with_ops, lambda **lists: Policy("mine", **lists)):
+        with pytest.raises(UnlistableOpError, match=f"op '{resolve_op(op)}' cannot stand in {category}: .*{reason}"):
+            make(**{category: [op]})
+    XPU.with_ops(leave=[op])
+    Policy("mine", banned=[op])
+
+
+def test_custom_ops_that_return_views_are_refused():
+    library = torch.library.Library("xpu_amp_test_views", "DEF")
+    library.define("first(Tensor(a) x) -> Tensor(a)")
+    library.impl("first", lambda x: x[0], "CompositeImplicitAutograd")
+    with pytest.raises(UnlistableOpError, match=r"'xpu_amp_test_views::first' cannot stand in float32"):
+        XPU.with_ops(float32=["xpu_amp_test_views::first"])
+    library._destroy()
+
+
+@pytest.mark.parametrize("op", [torch.nn.functional.batch_norm, torch.nn.functional.instance_norm, "native_batch_norm"])
+def test_norms_that_update_statistics_cannot_run_in_lower_precision(op):
+    with pytest.raises(UnlistableOpError, match=r"running_mean and running_var.*float32 or promote"):
+        XPU.with_ops(lower_precision=[op])
+    for category in ("float32", "promote"):
+        assert XPU.with_ops(**{category: [op]}).category(resolve_op(op)) is Category(category)
 
 
 def test_unknown_policy_names_the_legal_ones():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,13 +10,16 @@ import torch
 from torch import fx
 from torch._dynamo.backends.registry import lookup_backend
 
+from xpu_amp_dynamo.autocast_guard import guard_installed_policy, guard_regions_around
 from xpu_amp_dynamo.autocast_off import compiling_without_autocast, without_autocast
 from xpu_amp_dynamo.devices import AUTOCAST_KEYS
 from xpu_amp_dynamo.errors import InvalidOptionError
 from xpu_amp_dynamo.inductor import inductor_compiler
 from xpu_amp_dynamo.inductor_workarounds import inductor_workarounds
+from xpu_amp_dynamo.loss_scaling import warn_of_loss_scaling
 from xpu_amp_dynamo.lowering.autocast_state import AutocastState
 from xpu_amp_dynamo.lowering.cast_before_views import cast_before_views
+from xpu_amp_dynamo.lowering.find_regions import captured_in_region
 from xpu_amp_dynamo.lowering.lift_weight_casts import LiftedCast, lift_weight_casts
 from xpu_amp_dynamo.lowering.pack_linear_weights import pack_linear_weights
 from xpu_amp_dynamo.lowering.pipeline import lower_graph
@@ -25,6 +27,7 @@ from xpu_amp_dynamo.lowering.report import LoweringReport
 from xpu_amp_dynamo.lowering.values import value_of
 from xpu_amp_dynamo.lowering.weights import placeholders, weights_of
 from xpu_amp_dynamo.options import BackendOptions
+from xpu_amp_dynamo.regions_around import enabled_elsewhere, turned_off
 from xpu_amp_dynamo.reports import publish_report
 from xpu_amp_dynamo.runtime.weight_store import WEIGHTS, CachedCasts
 
@@ -79,7 +82,7 @@ def lower(gm: fx.GraphModule, example_inputs: Sequence[Any], **options: Any) -> 
         ``gm``.
 
     Raises:
-        InvalidOptionError: an option is unknown or outside its legal set.
+        InvalidOptionError: an option is unknown, outside its legal set, or about compilation.
         BannedOpError: the policy bans an op of the graph.
         LoweringError: the graph cannot be lowered.
 
@@ -87,7 +90,8 @@ def lower(gm: fx.GraphModule, example_inputs: Sequence[Any], **options: Any) -> 
         >>> gm = torch.fx.symbolic_trace(lambda x, w: torch.relu(x @ w))
         >>> xpu_amp_dynamo.lower(gm, [torch.randn(2, 3), torch.randn(3, 4)]).print_readable()
     """
-    publish_report(_lower(gm, example_inputs, BackendOptions.parse(options)))
+    names = ("inner_backend", "inductor", "precision", "weights")
+    publish_report(_lower(gm, example_inputs, BackendOptions.parse_for("lower", options, refused=names)))
     return gm
 
 
@@ -95,8 +99,10 @@ def _lower(gm: fx.GraphModule, example_inputs: Sequence[Any], options: BackendOp
     """Lower a graph under the state around this call, else under the options."""
     device_type = options.device_type or _device_type(gm, example_inputs)
     state = _initial_state(device_type, options)
+    if captured_in_region(gm.graph, device_type):
+        guard_installed_policy(device_type)
     if state.enabled and state.dtype is torch.float16 and _has_backward(example_inputs):
-        _warn_of_loss_scaling()
+        warn_of_loss_scaling()
     return lower_graph(
         gm,
         example_inputs,
@@ -108,11 +114,15 @@ def _lower(gm: fx.GraphModule, example_inputs: Sequence[Any], options: BackendOp
 
 
 def _initial_state(device_type: str, options: BackendOptions) -> AutocastState:
-    """Return the autocast state at a graph's entry."""
+    """Return the autocast state at a graph's entry, and have Dynamo guard it."""
     if torch.is_autocast_enabled(device_type):
         dtype, cache_enabled = torch.get_autocast_dtype(device_type), torch.is_autocast_cache_enabled()
         return AutocastState(True, dtype, cache_enabled, in_region=True)
-    return AutocastState(options.enabled, options.dtype)
+    elsewhere = enabled_elsewhere(device_type)
+    off = turned_off(device_type, elsewhere)
+    if options.enabled:
+        guard_regions_around(device_type, off, elsewhere)
+    return AutocastState(options.enabled and not off, options.dtype)
 
 
 def _device_type(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> str:
@@ -160,14 +170,3 @@ def _has_backward(example_inputs: Sequence[Any]) -> bool:
     """Tell whether the graph will be differentiated."""
     needed = any(isinstance(value, torch.Tensor) and value.requires_grad for value in example_inputs)
     return needed and torch.is_grad_enabled()
-
-
-@functools.cache
-def _warn_of_loss_scaling() -> None:
-    """Warn once a process that float16 gradients underflow without a scaler."""
-    warnings.warn(
-        "float16 training needs loss scaling, or small gradients become zero: use torch.amp.GradScaler, or bfloat16, "
-        "which needs none",
-        UserWarning,
-        stacklevel=2,
-    )

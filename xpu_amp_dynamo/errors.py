@@ -11,12 +11,16 @@ class UnknownOpError(XpuAmpError, ValueError):
     """An op name, callable or overload that stands for no out-of-place op of this process."""
 
 
+class UnlistableOpError(XpuAmpError, ValueError):
+    """An op whose inputs no policy may cast as asked: a view, a cast, an op that writes to what it is given."""
+
+
 class OverlappingOpsError(XpuAmpError, ValueError):
     """An op that is named in more than one list of a policy."""
 
 
 class UnknownPolicyError(XpuAmpError, ValueError):
-    """A policy name that is not one of the named policies."""
+    """What stands for a policy is neither a policy nor one of the named policies."""
 
 
 class PolicyConflictError(XpuAmpError, RuntimeError):
@@ -35,6 +39,10 @@ class InvalidOptionError(XpuAmpError, ValueError):
     """An unknown option of the backend, or a value outside its legal set."""
 
 
+# What does the work of a banned op without its danger.
+_SAFE_INSTEAD = {"binary_cross_entropy": "binary_cross_entropy_with_logits"}
+
+
 class BannedOpError(XpuAmpError, RuntimeError):
     """An op that the policy refuses to run inside an autocast region.
 
@@ -44,9 +52,11 @@ class BannedOpError(XpuAmpError, RuntimeError):
     """
 
     def __init__(self, op: str, where: str = "") -> None:
+        op = op.removeprefix("aten::")
+        instead = f"use {_SAFE_INSTEAD[op]}, or " if op in _SAFE_INSTEAD else ""
         super().__init__(
-            f"{op} is unsafe inside an autocast region and the policy bans it; use "
-            f"binary_cross_entropy_with_logits, or run it on float32 inputs in a region with enabled=False{where}"
+            f"{op} is unsafe inside an autocast region and the policy bans it; {instead}run it on float32 inputs in a "
+            f"region with enabled=False, or take it out of the policy by policy.with_ops(leave=[{op!r}]){where}"
         )
 
 

@@ -10,7 +10,6 @@ from torch import fx
 from torch.export.graph_signature import ExportGraphSignature, InputKind
 
 from xpu_amp_dynamo.backend import lower
-from xpu_amp_dynamo.errors import InvalidOptionError
 from xpu_amp_dynamo.lowering.cast_before_views import cast_before_views
 from xpu_amp_dynamo.lowering.casting import is_inserted_cast
 from xpu_amp_dynamo.lowering.values import set_value, storage_of, value_of
@@ -45,11 +44,10 @@ def lower_exported(exported_program: torch.export.ExportedProgram, **options: An
         >>> lowered = xpu_amp_dynamo.lower_exported(exported, dtype=torch.bfloat16, weights="cached")
         >>> torch._inductor.aoti_compile_and_package(lowered, package_path="model.pt2")
     """
-    for name in ("inner_backend", "inductor", "precision"):
-        if name in options:
-            raise InvalidOptionError(f"option {name!r} is about compilation, and lower_exported compiles nothing")
-    weights = BackendOptions.parse(options).weights
-    gm, signature = copy.deepcopy(exported_program.graph_module), copy.deepcopy(exported_program.graph_signature)
+    names = ("inner_backend", "inductor", "precision")
+    weights = BackendOptions.parse_for("lower_exported", options, refused=names).weights
+    options.pop("weights", None)
+    gm, signature = _copied(exported_program.graph_module), copy.deepcopy(exported_program.graph_signature)
     before = [node.name if isinstance(node, fx.Node) else None for node in _outputs(gm)]
     lower(gm, [], **options)
     state = dict(exported_program.state_dict)
@@ -63,6 +61,19 @@ def lower_exported(exported_program: torch.export.ExportedProgram, **options: An
             signature.replace_all_uses(old, new.name)
     gm.recompile()
     return _program(exported_program, gm, signature, state)
+
+
+def _copied(gm: fx.GraphModule) -> fx.GraphModule:
+    """Copy a graph with the names of its nodes, of which ``deepcopy`` changes those of builtins, as in ``input``.
+
+    A program's signature names inputs and outputs by their nodes; checked on torch 2.13.0.
+    """
+    copied = copy.deepcopy(gm)
+    for original, module in zip(gm.modules(), copied.modules(), strict=True):
+        if isinstance(original, fx.GraphModule) and isinstance(module, fx.GraphModule):
+            for old, new in zip(original.graph.nodes, module.graph.nodes, strict=True):
+                new.name = old.name
+    return copied
 
 
 def _program(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 from pathlib import Path
 
 import torch
@@ -10,8 +12,11 @@ from torch._inductor.custom_graph_pass import CustomGraphPass, CustomSchedulerPa
 from torch._inductor.ir import Buffer
 from torch._inductor.scheduler import BaseSchedulerNode, ForeachKernelSchedulerNode
 
-from xpu_amp_dynamo.lowering import optimiser
 from xpu_amp_dynamo.lowering.optimiser.passes import Pass
+from xpu_amp_dynamo.lowering.optimiser.verify import run_verified
+
+# Packages of which no other contains the files: they lie in folders of their own in a checkout.
+PACKAGES = ("xpu_amp_dynamo", "xpu_amp_dynamo.lowering", "xpu_amp_dynamo.runtime")
 
 
 class CastPasses(CustomGraphPass):
@@ -22,13 +27,11 @@ class CastPasses(CustomGraphPass):
 
     def __call__(self, graph: fx.Graph) -> None:
         """Edit a graph in place."""
-        for run in self._passes:
-            run(graph)
+        run_verified(self._passes, graph)
 
     def uuid(self) -> tuple[bytes, tuple[str, ...]]:
         """Return what Inductor's cache knows these passes by: their names and their code."""
-        files = tuple(str(path) for path in sorted(Path(optimiser.__path__[0]).glob("*.py")))
-        return get_hash_for_files(files), tuple(run.__name__ for run in self._passes)
+        return hash_of_sources(), tuple(run.__name__ for run in self._passes)
 
 
 class BlocksByCast(CustomSchedulerPass):
@@ -46,9 +49,22 @@ class BlocksByCast(CustomSchedulerPass):
                 node.per_subkernel_blocks = node.enable_autotune = True
         return nodes
 
-    def uuid(self) -> str:
-        """Return what Inductor's cache knows this pass by."""
-        return "xpu_amp_dynamo.BlocksByCast-1"
+    def uuid(self) -> bytes:
+        """Return what Inductor's cache knows this pass by: its code."""
+        return hash_of_sources()
+
+
+@functools.cache
+def hash_of_sources() -> bytes:
+    """Hash all code of this package, of which any may run in a pass."""
+    return get_hash_for_files(source_files())
+
+
+def source_files() -> tuple[str, ...]:
+    """List the Python files of this package."""
+    specs = [importlib.util.find_spec(package) for package in PACKAGES]
+    folders = [Path(folder) for spec in specs if spec for folder in spec.submodule_search_locations or ()]
+    return tuple(sorted({str(path) for folder in folders for path in folder.rglob("*.py")}))
 
 
 def _casts_for_convolutions(node: ForeachKernelSchedulerNode) -> bool:

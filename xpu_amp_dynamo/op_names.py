@@ -138,11 +138,21 @@ def is_in_place_name(name: str) -> bool:
     return name.endswith("_")
 
 
-@functools.cache
 def overloads_of(name: str) -> tuple[OpOverload, ...]:
     """Return the out-of-place overloads of a named op that take a tensor; empty if there is no such op."""
     namespace, _, base = name.rpartition("::")
-    packet = getattr(getattr(torch.ops, namespace or "aten"), base, None)
+    return _find_overloads(namespace, base) if namespace else _overloads_of_aten(base)
+
+
+@functools.cache
+def _overloads_of_aten(base: str) -> tuple[OpOverload, ...]:
+    """Find the overloads of an ATen op once; other libraries may take their ops away and define them anew."""
+    return _find_overloads("aten", base)
+
+
+def _find_overloads(namespace: str, base: str) -> tuple[OpOverload, ...]:
+    """Return the out-of-place overloads that are registered now."""
+    packet = getattr(getattr(torch.ops, namespace), base, None)
     if not isinstance(packet, OpOverloadPacket):
         return ()
     overloads = (getattr(packet, overload) for overload in packet.overloads())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,6 +84,26 @@ class BackendOptions:
                 "go into options={'inductor': {...}}"
             )
         return cls(**(options or {}))
+
+    @classmethod
+    def parse_for(cls, caller: str, options: Mapping[str, Any], refused: Sequence[str]) -> BackendOptions:
+        """Return checked options of a function that compiles nothing.
+
+        Args:
+            caller: the function.
+            options: what it was given.
+            refused: names of options that would do nothing there.
+
+        Raises:
+            InvalidOptionError: as :meth:`parse`, and for refused names.
+        """
+        parsed = cls.parse(options)
+        for name in refused:
+            if name in options:
+                raise InvalidOptionError(
+                    f"option {name!r} is about compiled code, and {caller} compiles nothing; leave it out"
+                )
+        return parsed
 
 
 def _policy(name: str) -> Policy:

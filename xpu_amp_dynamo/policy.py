@@ -9,8 +9,10 @@ from typing import Any
 
 from xpu_amp_dynamo.cast_rule import Category
 from xpu_amp_dynamo.errors import OverlappingOpsError, UnknownPolicyError
+from xpu_amp_dynamo.listable import refuse_unlistable
 from xpu_amp_dynamo.op_names import resolve_op
 from xpu_amp_dynamo.op_tables import completion, documented, ipex, torch_xpu
+from xpu_amp_dynamo.op_tables.opaque import OPAQUE
 
 Op = str | Callable[..., Any]
 
@@ -25,11 +27,14 @@ class Policy:
         float32: ops that run in float32.
         promote: ops that run in the widest dtype among their inputs.
         banned: ops that raise inside a region.
+        casts_inside_kernels: whether eager regions also cast for listed ops that the compiled kernel of an unlisted op
+            calls, as those of stock PyTorch do. Compiled code cannot.
 
     Each list takes op names, callables and overloads, as :func:`resolve_op` reads them.
 
     Raises:
         UnknownOpError: an entry is no registered out-of-place op.
+        UnlistableOpError: an op cannot work in its list: it is a cast or returns a view, or it writes to its arguments.
         OverlappingOpsError: an op stands in two lists.
 
     Example:
@@ -41,12 +46,15 @@ class Policy:
     float32: frozenset[str] = field(default=frozenset())
     promote: frozenset[str] = field(default=frozenset())
     banned: frozenset[str] = field(default=frozenset())
+    casts_inside_kernels: bool = False
 
     def __post_init__(self) -> None:
         for category in Category:
             ops: Iterable[Op] = getattr(self, category.value)
             object.__setattr__(self, category.value, frozenset(map(resolve_op, ops)))
-        _refuse_overlap({c.value: getattr(self, c.value) for c in Category})
+        lists = {c.value: getattr(self, c.value) for c in Category}
+        _refuse_overlap(lists)
+        refuse_unlistable({name: ops for name, ops in lists.items() if name != Category.BANNED.value})
 
     @staticmethod
     def named(name: str) -> Policy:
@@ -61,7 +69,7 @@ class Policy:
             UnknownPolicyError: there is no such policy.
         """
         if name not in _TABLES:
-            raise UnknownPolicyError(f"unknown policy {name!r}; the named policies are {sorted(_TABLES)}")
+            raise UnknownPolicyError(f"unknown policy {name!r}; the named policies are {policy_names()}")
         return _named(name)
 
     def with_ops(
@@ -82,6 +90,7 @@ class Policy:
 
         Raises:
             UnknownOpError: an entry is no registered out-of-place op.
+            UnlistableOpError: an op cannot work in its list: it is a cast, returns a view, or writes to its arguments.
             OverlappingOpsError: one call names an op in two lists.
         """
         moves = {
@@ -100,6 +109,13 @@ class Policy:
         return self.categories.get(op)
 
     @functools.cached_property
+    def opaque_ops(self) -> frozenset[str]:
+        """Unlisted ops inside of which autocast is off, since their compiled kernels call ops that are cast."""
+        cast = self.lower_precision | self.float32
+        calling = (op for op, called in OPAQUE.items() if cast.intersection(called))
+        return frozenset(calling if not self.casts_inside_kernels else ()) - self.categories.keys()
+
+    @functools.cached_property
     def categories(self) -> dict[str, Category]:
         """Every listed op with what the policy does with it."""
         return {op: category for category in Category for op in getattr(self, category.value)}
@@ -107,6 +123,27 @@ class Policy:
     def __str__(self) -> str:
         lists = (f"  {c.value}: {', '.join(sorted(getattr(self, c.value))) or '-'}" for c in Category)
         return "\n".join([f"Policy {self.name!r}", *lists])
+
+
+def as_policy(policy: Policy | str | None) -> Policy:
+    """Return the policy that a user means.
+
+    Args:
+        policy: a policy, the name of one, or None for ``"xpu"``.
+
+    Raises:
+        UnknownPolicyError: it is anything else.
+    """
+    if policy is None or isinstance(policy, str):
+        return Policy.named("xpu" if policy is None else policy)
+    if not isinstance(policy, Policy):
+        raise UnknownPolicyError(f"{policy!r} is no policy; give a Policy or the name of one: {policy_names()}")
+    return policy
+
+
+def policy_names() -> list[str]:
+    """Return the names of the named policies."""
+    return sorted(_TABLES)
 
 
 def _refuse_overlap(lists: dict[str, frozenset[str]]) -> None:
@@ -136,4 +173,5 @@ _TABLES = {
 @functools.cache
 def _named(name: str) -> Policy:
     """Build a named policy once."""
-    return Policy(name, **{category: frozenset(ops) for category, ops in _TABLES[name].items()})
+    lists = {category: frozenset(ops) for category, ops in _TABLES[name].items()}
+    return Policy(name, **lists, casts_inside_kernels=name == "torch")

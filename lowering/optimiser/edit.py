@@ -1,17 +1,18 @@
-"""Edits that the passes share: adds nodes with their values, and repeats layout ops on casted tensors."""
+"""What the passes share: questions about nodes, and edits that keep the values of nodes true."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import fx
+from torch._dispatch.python import enable_python_dispatcher
 from torch._guards import detect_fake_mode
 from torch._prims_common import is_contiguous_or_false
+from torch.utils import _pytree as pytree
 
-from xpu_amp_dynamo.lowering.fake_run import run_node
 from xpu_amp_dynamo.lowering.optimiser.ops import (
     CAST,
     CONCATENATION,
@@ -20,8 +21,10 @@ from xpu_amp_dynamo.lowering.optimiser.ops import (
     RESHAPES,
     SPLITS,
     VIEWS,
+    WIDENING,
     aten,
 )
+from xpu_amp_dynamo.lowering.values import runnable_value_of
 
 
 def casts_in(graph: fx.Graph) -> list[fx.Node]:
@@ -44,7 +47,7 @@ def dtype_of(node: fx.Node) -> torch.dtype | None:
 
 def is_layout_op(node: fx.Node) -> bool:
     """Tell whether a node holds elements of its first argument, all or some, unchanged."""
-    return node.target in LAYOUT_OPS or _is_split(node) or _multiplies_by_one(node)
+    return node.target in LAYOUT_OPS or _is_split(node) or multiplies_by_one(node)
 
 
 def is_view(node: fx.Node) -> bool:
@@ -54,13 +57,33 @@ def is_view(node: fx.Node) -> bool:
     return node.target in VIEWS or _is_split(node)
 
 
+def is_view_op(node: fx.Node) -> bool:
+    """Tell whether a node shows memory of its first argument, or would if that were laid out otherwise."""
+    return node.target in VIEWS or node.target in RESHAPES or _is_split(node)
+
+
 def _is_split(node: fx.Node) -> bool:
     return node.target in SPLITS or (node.target is operator.getitem and source_of(node).target in SPLITS)
 
 
-def _multiplies_by_one(node: fx.Node) -> bool:
+def multiplies_by_one(node: fx.Node) -> bool:
     """Tell whether a node scales by one, as attention that was given that scale does."""
     return bool(node.target == aten.mul.Scalar and node.args[1] == 1)
+
+
+def base_of(node: fx.Node) -> fx.Node:
+    """Return the value of which a node is, or under another layout might be, a view."""
+    while node.op == "call_function" and is_view_op(node):
+        node = source_of(node)
+    return node
+
+
+def bases_of_views(graph: fx.Graph) -> dict[fx.Node, fx.Node]:
+    """Return the value of which each node is a view, the node itself if it is none."""
+    bases: dict[fx.Node, fx.Node] = {}
+    for node in graph.nodes:
+        bases[node] = bases[source_of(node)] if node.op == "call_function" and is_view(node) else node
+    return bases
 
 
 def on_gpu(node: fx.Node) -> bool:
@@ -75,18 +98,36 @@ def members_of(concatenation: fx.Node) -> list[fx.Node]:
     return [member for member in members if isinstance(member, fx.Node)]
 
 
+def evaluate(
+    target: Callable[..., Any], args: Any, kwargs: Mapping[str, Any], values: Mapping[fx.Node, Any] | None = None
+) -> Any:
+    """Return what a call gives on the values of its nodes: those given here, else those that the nodes have.
+
+    Raises what the op raises.
+    """
+    known = values or {}
+    args, kwargs = fx.map_arg((args, dict(kwargs)), lambda n: known[n] if n in known else runnable_value_of(n))
+    fake_mode = detect_fake_mode(pytree.tree_leaves((args, kwargs)))
+    assert fake_mode is not None
+    with fake_mode, enable_python_dispatcher():
+        return target(*args, **kwargs)
+
+
 def call_after(
     place: fx.Node, target: Callable[..., Any], args: tuple[Any, ...], like: fx.Node, **kwargs: Any
 ) -> fx.Node:
-    """Insert a call behind ``place`` and return it, with the meta of ``like`` and a value of its own."""
+    """Insert a call behind ``place`` and return it, with the meta of ``like`` and a value of its own.
+
+    Behind an input means in front of its first use, as inputs stay in front of everything else.
+    Raises what the op raises, before anything is inserted.
+    """
     graph = place.graph
-    with graph.inserting_before(first_computation(graph) if place.op == "placeholder" else place.next):
-        node = graph.call_function(target, args, kwargs or (dict(like.kwargs) if target == like.target else {}))
+    kwargs = kwargs or (dict(like.kwargs) if target == like.target else {})
+    value = evaluate(target, args, kwargs)
+    with graph.inserting_before(min(place.users) if place.op == "placeholder" else place.next):
+        node = graph.call_function(target, args, kwargs)
     node.meta.update(like.meta)
-    fake_mode = detect_fake_mode([argument.meta["val"] for argument in node.all_input_nodes])
-    assert fake_mode is not None
-    with fake_mode:
-        node.meta["val"] = run_node(node)
+    node.meta["val"] = value
     return node
 
 
@@ -95,35 +136,8 @@ def first_computation(graph: fx.Graph) -> fx.Node:
     return next(node for node in graph.nodes if node.op not in ("placeholder", "get_attr"))
 
 
-class Rebuilder:
-    """Repeats layout ops on tensors of another dtype, each op once."""
-
-    def __init__(self, source: Callable[[fx.Node, torch.dtype], fx.Node | None]) -> None:
-        """Take a function that returns what stands for a node in a dtype, None to look further up."""
-        self._source = source
-        self._made: dict[tuple[fx.Node, torch.dtype], fx.Node] = {}
-
-    def in_dtype(self, node: fx.Node, dtype: torch.dtype) -> fx.Node:
-        """Return the elements of a node in a dtype: its layout ops repeated on the source in that dtype."""
-        key = (node, dtype)
-        if key not in self._made:
-            self._made[key] = self._source(node, dtype) or self._repeat(node, dtype)
-        return self._made[key]
-
-    def _repeat(self, node: fx.Node, dtype: torch.dtype) -> fx.Node:
-        assert callable(node.target)
-        first: Any
-        if _multiplies_by_one(node):
-            return self.in_dtype(source_of(node), dtype)
-        if node.target == CONCATENATION:
-            first = [self.in_dtype(member, dtype) for member in members_of(node)]
-        else:
-            first = self.in_dtype(source_of(node), dtype)
-        return call_after(node, node.target, (first, *node.args[1:]), like=node)
-
-
 def erase_unused(nodes: Iterable[fx.Node]) -> None:
-    """Erase casts and layout ops that nothing uses any more, and those that only they used."""
+    """Erase casts, layout ops and products that nothing uses any more, and those that only they used."""
     pending = list(nodes)
     while pending:
         node = pending.pop()
@@ -133,4 +147,7 @@ def erase_unused(nodes: Iterable[fx.Node]) -> None:
 
 
 def _may_erase(node: fx.Node) -> bool:
-    return node.target in (CAST, CONCATENATION) or (node.op == "call_function" and is_layout_op(node))
+    return node.target in _COMPUTING_NOTHING_ELSE or (node.op == "call_function" and is_layout_op(node))
+
+
+_COMPUTING_NOTHING_ELSE = frozenset((CAST, CONCATENATION, *WIDENING, *WIDENING.values()))

@@ -20,9 +20,9 @@ from collections import defaultdict
 import torch
 from torch import fx
 
-from xpu_amp_dynamo.lowering.optimiser.edit import casts_in, first_computation, source_of
-from xpu_amp_dynamo.lowering.optimiser.library_calls import feeds_only_library_calls, stands_alone
-from xpu_amp_dynamo.lowering.optimiser.ops import GPU_DEVICE_TYPES
+from xpu_amp_dynamo.lowering.optimiser.edit import bases_of_views, casts_in, first_computation, on_gpu, source_of
+from xpu_amp_dynamo.lowering.optimiser.library_calls import feeds_a_kernel, feeds_only_library_calls, library_call_of
+from xpu_amp_dynamo.lowering.optimiser.memory import Memory
 
 aten = torch.ops.aten
 
@@ -34,23 +34,32 @@ def group_casts(graph: fx.Graph) -> bool:
         graph: an ATen graph as AOTAutograd hands it to Inductor, with ``val`` in its nodes' meta. Edited in place.
     """
     groups: dict[tuple[str, torch.dtype, torch.device], list[fx.Node]] = defaultdict(list)
-    for node in casts_in(graph):
-        value = node.meta["val"]
-        kind = _kind_of(node) if value.device.type in GPU_DEVICE_TYPES else None
-        if kind is not None:
-            groups[kind, value.dtype, value.device].append(node)
+    kinds = _kinds_of_casts(graph)
+    for cast, kind in kinds.items():
+        groups[kind, cast.meta["val"].dtype, cast.meta["val"].device].append(cast)
     grouped = {key: casts for key, casts in groups.items() if len(casts) > 1}
     for (kind, _, _), casts in grouped.items():
         _group(graph, casts, first_computation(graph) if kind == "input" else casts[-1])
     return bool(grouped)
 
 
-def _kind_of(cast: fx.Node) -> str | None:
-    """Return ``"input"`` or ``"result"`` for a cast that would be a kernel of its own, else None."""
-    if source_of(cast).op == "placeholder":
-        return "input" if feeds_only_library_calls(cast) else None
-    only_returned = all(user.op == "output" for user in cast.users)
-    return "result" if only_returned and stands_alone(cast) else None
+def _kinds_of_casts(graph: fx.Graph) -> dict[fx.Node, str]:
+    """Return ``"input"`` or ``"result"`` for the casts on GPUs that would be kernels of their own."""
+    casts = [cast for cast in casts_in(graph) if on_gpu(cast)]
+    if not casts:
+        return {}
+    memory, bases = Memory(graph), bases_of_views(graph)
+    inputs = [c for c in casts if source_of(c).op == "placeholder" and feeds_only_library_calls(c)]
+    returned = [c for c in casts if all(user.op == "output" for user in c.users)]
+    results = {bases[source_of(c)] for c in returned}
+    alone = {result for result in results if _is_library_result(result) and not feeds_a_kernel(result)}
+    kinds = dict.fromkeys(inputs, "input") | {c: "result" for c in returned if bases[source_of(c)] in alone}
+    # A group reads earlier, or later, than its casts did.
+    return {cast: kind for cast, kind in kinds.items() if not memory.is_written(source_of(cast))}
+
+
+def _is_library_result(node: fx.Node) -> bool:
+    return node.op == "call_function" and library_call_of(node) is not None
 
 
 def _group(graph: fx.Graph, casts: list[fx.Node], place: fx.Node) -> None:

@@ -18,12 +18,15 @@ def feeds_only_library_calls(node: fx.Node) -> bool:
 
     What computes such a value is a kernel of its own.
     """
-    return all(
-        user.op == "output"
-        or (user.target in LIBRARY_CALLS and not _is_touched_before(node, user))
-        or (user.op == "call_function" and is_view(user) and feeds_only_library_calls(user))
-        for user in node.users
-    )
+    pending = [node]
+    while pending:
+        value = pending.pop()
+        for user in value.users:
+            if user.op == "call_function" and is_view(user):
+                pending.append(user)
+            elif user.op != "output" and (user.target not in LIBRARY_CALLS or _is_touched_before(value, user)):
+                return False
+    return True
 
 
 def _is_touched_before(node: fx.Node, user: fx.Node) -> bool:
@@ -37,39 +40,32 @@ def _is_touched_before(node: fx.Node, user: fx.Node) -> bool:
 
 def result_used_once(node: fx.Node) -> fx.Node | None:
     """Return the library call of whose result a node is a view, None if it is none or anything else uses it."""
-    if node.op != "call_function" or len(node.users) > 1:
-        return None
-    if is_view(node):
-        return result_used_once(source_of(node))
+    while node.op == "call_function" and is_view(node) and len(node.users) == 1:
+        node = source_of(node)
+    return library_call_of(node) if len(node.users) == 1 else None
+
+
+def library_call_of(node: fx.Node) -> fx.Node | None:
+    """Return the library call that a node is the result of, or one of the results of."""
     called = source_of(node) if node.target is operator.getitem else node
     return called if called.target in LIBRARY_CALLS else None
 
 
-def stands_alone(cast: fx.Node) -> bool:
-    """Tell whether a cast of a library call's result has no kernel nearby that could do it on the side.
+def feeds_a_kernel(result: fx.Node) -> bool:
+    """Tell whether some use of a value, through views and casts, computes as many elements.
 
-    That would be one that reads the same result element by element; one that gathers or repeats elements runs over
-    another number of them.
+    Such a kernel, unlike one that gathers or repeats elements, could do casts of the value on the side.
     """
-    result = source_of(cast)
-    while result.op == "call_function" and is_view(result):
-        result = source_of(result)
-    if result.op != "call_function":
-        return False
-    called = source_of(result) if result.target is operator.getitem else result
-    return called.target in LIBRARY_CALLS and not _feeds_a_kernel(result, result.meta["val"].numel(), besides=cast)
-
-
-def _feeds_a_kernel(node: fx.Node, size: int | torch.SymInt, besides: fx.Node) -> bool:
-    """Tell whether some use of a value, through views and casts, computes as many elements."""
-    for user in node.users:
-        if user is besides or user.op == "output" or user.target in LIBRARY_CALLS:
-            continue
-        if is_view(user) or user.target == CAST:
-            if _feeds_a_kernel(user, size, besides):
+    size = result.meta["val"].numel()
+    pending = [result]
+    while pending:
+        for user in pending.pop().users:
+            if user.op == "output" or user.target in LIBRARY_CALLS:
+                continue
+            if is_view(user) or user.target == CAST:
+                pending.append(user)
+            elif not statically_known_true(_size_of(user) != size):
                 return True
-        elif not statically_known_true(_size_of(user) != size):
-            return True
     return False
 
 

@@ -4,8 +4,9 @@ before:  y = cat([convert(a, float32), b]); ... = convert(y, bfloat16)      # a 
 after:   ... = cat([a, convert(b, bfloat16)])
 
 Whoever makes ``b`` then writes half as many bytes. In front of a convolution ``b`` is also laid out channels last.
-Left alone: concatenations with a use in float32. Values do not change, since casts and concatenations commute element
-by element.
+Left alone: concatenations with a use in float32, and those
+for whose casts nothing else may stand (see ``replace``). Values do not change, since casts and concatenations commute
+element by element.
 """
 
 from __future__ import annotations
@@ -15,15 +16,18 @@ from torch import fx
 
 from xpu_amp_dynamo.cast_rule import LOWER_DTYPES
 from xpu_amp_dynamo.lowering.optimiser.edit import (
-    Rebuilder,
     call_after,
     dtype_of,
     erase_unused,
     is_layout_op,
     members_of,
+    source_of,
 )
-from xpu_amp_dynamo.lowering.optimiser.fold_casts import narrow_source
+from xpu_amp_dynamo.lowering.optimiser.fold_casts import directly_widened_from
+from xpu_amp_dynamo.lowering.optimiser.memory import Memory
 from xpu_amp_dynamo.lowering.optimiser.ops import CAST, CONCATENATION
+from xpu_amp_dynamo.lowering.optimiser.rebuild import Rebuilder
+from xpu_amp_dynamo.lowering.optimiser.replace import Replacer
 
 aten = torch.ops.aten
 # Where Inductor gives every convolution its inputs channels last.
@@ -37,47 +41,46 @@ def narrow_concatenations(graph: fx.Graph) -> bool:
     Args:
         graph: an ATen graph with ``val`` in its nodes' meta. Edited in place.
     """
-    changed = False
-    for concatenation in graph.find_nodes(op="call_function", target=CONCATENATION):
-        casts = _casts_behind(concatenation) if dtype_of(concatenation) is torch.float32 else None
-        dtypes = {dtype_of(cast) for cast in casts or ()}
-        if casts and len(dtypes) == 1 and dtypes <= set(LOWER_DTYPES):
-            _narrow(concatenation, casts)
-            changed = True
-    return changed
+    found = [(node, _casts_behind(node)) for node in graph.find_nodes(op="call_function", target=CONCATENATION)]
+    narrowable = [(node, casts) for node, casts in found if casts and dtype_of(node) is torch.float32]
+    if not narrowable:
+        return False
+    memory = Memory(graph)
+    replacer = Replacer(memory)
+    changed = [_narrow(node, casts, memory, replacer) for node, casts in narrowable]
+    return any(changed)
 
 
-def _casts_behind(node: fx.Node) -> list[fx.Node] | None:
-    """List the casts that use a node, directly or through layout ops; None if there is any other use."""
-    casts: list[fx.Node] = []
-    for user in node.users:
+def _casts_behind(node: fx.Node) -> list[fx.Node]:
+    """List the casts that use a node, directly or through layout ops; none if they differ or there is another use."""
+    casts, pending = [], list(node.users)
+    while pending:
+        user = pending.pop()
         if user.target == CAST:
             casts.append(user)
-            continue
-        behind = _casts_behind(user) if user.op == "call_function" and is_layout_op(user) else None
-        if behind is None:
-            return None
-        casts += behind
-    return casts
+        elif user.op == "call_function" and is_layout_op(user):
+            pending += user.users
+        else:
+            return []
+    dtypes = {dtype_of(cast) for cast in casts}
+    return casts if len(dtypes) == 1 and dtypes <= set(LOWER_DTYPES) else []
 
 
-def _narrow(concatenation: fx.Node, casts: list[fx.Node]) -> None:
-    """Replace the casts behind a concatenation by a concatenation of casts."""
-    members = members_of(concatenation)
+def _narrow(concatenation: fx.Node, casts: list[fx.Node], memory: Memory, replacer: Replacer) -> bool:
+    """Replace the casts behind a concatenation by a concatenation of casts; tell whether they could be."""
+    members = set(members_of(concatenation))
 
     def source(node: fx.Node, dtype: torch.dtype) -> fx.Node | None:
         if node not in members:
             return None
-        return narrow_source(node, dtype) or _narrowed(node, dtype, casts[0])
+        return directly_widened_from(node, dtype) or _narrowed(node, dtype, casts[0])
 
-    rebuilder = Rebuilder(source)
-    for cast in casts:
-        dtype = dtype_of(cast)
-        assert dtype is not None
-        first = cast.args[0]
-        assert isinstance(first, fx.Node)
-        cast.replace_all_uses_with(rebuilder.in_dtype(first, dtype))
+    rebuilder = Rebuilder(memory, source)
+    dtype = casts[0].meta["val"].dtype
+    replaced = replacer.replace({cast: rebuilder.in_dtype(source_of(cast), dtype) for cast in casts})
+    rebuilder.erase_unused()
     erase_unused(casts)
+    return replaced
 
 
 def _narrowed(member: fx.Node, dtype: torch.dtype, cast: fx.Node) -> fx.Node:

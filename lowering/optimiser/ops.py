@@ -47,6 +47,24 @@ COPIES = frozenset(
 )
 LAYOUT_OPS = VIEWS | RESHAPES | COPIES
 CONCATENATION = aten.cat.default
+# Ops whose results depend on where their argument's elements lie in memory.
+LAYOUT_READERS = frozenset(
+    (
+        aten.as_strided.default,
+        aten.as_strided_copy.default,
+        aten.as_strided_scatter.default,
+        aten.is_contiguous.default,
+        aten.is_contiguous.memory_format,
+        aten.is_non_overlapping_and_dense.default,
+        aten.is_strides_like_format.default,
+        aten.stride.default,
+        aten.storage_offset.default,
+        aten.sym_is_contiguous.default,
+        aten.sym_storage_offset.default,
+        aten.sym_stride.default,
+        aten.sym_stride.int,
+    )
+)
 
 # Calls of libraries, which fuse neither what comes before them nor what comes after.
 LIBRARY_CALLS = frozenset(

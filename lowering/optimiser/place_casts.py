@@ -8,7 +8,8 @@ after:   expand(convert(x, bfloat16))
 
 One cast replaces several where they touch at least as many elements as the value has; sizes may be symbolic. Whoever
 makes the value can then write the lower dtype, and library calls read views of it. Left alone: casts that together
-touch fewer elements, or surely know too little about it; casts to float32, which make more bytes. Values do not change.
+touch fewer elements, or surely know too little about it; casts to float32, which make more bytes; casts whose own
+memory is seen or whose value is written to (see ``replace``). Values do not change.
 """
 
 from __future__ import annotations
@@ -21,15 +22,17 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from xpu_amp_dynamo.cast_rule import LOWER_DTYPES
 from xpu_amp_dynamo.lowering.optimiser.edit import (
-    Rebuilder,
+    bases_of_views,
     call_after,
     casts_in,
     dtype_of,
     erase_unused,
-    is_view,
     source_of,
 )
+from xpu_amp_dynamo.lowering.optimiser.memory import Memory
 from xpu_amp_dynamo.lowering.optimiser.ops import CAST
+from xpu_amp_dynamo.lowering.optimiser.rebuild import Rebuilder
+from xpu_amp_dynamo.lowering.optimiser.replace import Replacer
 
 
 def place_casts(graph: fx.Graph) -> bool:
@@ -38,22 +41,17 @@ def place_casts(graph: fx.Graph) -> bool:
     Args:
         graph: an ATen graph with ``val`` in its nodes' meta. Edited in place.
     """
+    memory = Memory(graph)
+    bases = bases_of_views(graph)
     groups: dict[tuple[fx.Node, torch.dtype], list[fx.Node]] = defaultdict(list)
     for cast in casts_in(graph):
         dtype = dtype_of(cast)
-        if dtype in LOWER_DTYPES and dtype_of(source_of(cast)) is torch.float32:
-            groups[_viewed(source_of(cast)), dtype].append(cast)
-    moved = {key: casts for key, casts in groups.items() if _is_worth_moving(key[0], casts)}
-    for (value, dtype), casts in moved.items():
-        _cast_once(value, dtype, casts)
-    return bool(moved)
-
-
-def _viewed(node: fx.Node) -> fx.Node:
-    """Return the value of which a node is a view, the node itself if it is none."""
-    while node.op == "call_function" and is_view(node):
-        node = source_of(node)
-    return node
+        if dtype in LOWER_DTYPES and dtype_of(source_of(cast)) is torch.float32 and not memory.is_seen(cast):
+            groups[bases[source_of(cast)], dtype].append(cast)
+    replacer = Replacer(memory)
+    worthy = [(*key, casts) for key, casts in groups.items() if _is_worth_moving(key[0], casts)]
+    moved = [_cast_once(value, dtype, casts, memory, replacer) for value, dtype, casts in worthy]
+    return any(moved)
 
 
 def _is_worth_moving(value: fx.Node, casts: list[fx.Node]) -> bool:
@@ -63,11 +61,12 @@ def _is_worth_moving(value: fx.Node, casts: list[fx.Node]) -> bool:
     return statically_known_true(touched > size) or (len(casts) > 1 and statically_known_true(touched >= size))
 
 
-def _cast_once(value: fx.Node, dtype: torch.dtype, casts: list[fx.Node]) -> None:
-    """Replace casts of views by views of one cast."""
+def _cast_once(value: fx.Node, dtype: torch.dtype, casts: list[fx.Node], memory: Memory, replacer: Replacer) -> bool:
+    """Replace casts of views by views of one cast; tell whether they could be."""
     whole = next((cast for cast in casts if source_of(cast) is value), casts[0])
     moved = call_after(value, CAST, (value, dtype), like=whole)
-    rebuilder = Rebuilder(lambda node, _: moved if node is value else None)
-    for cast in casts:
-        cast.replace_all_uses_with(rebuilder.in_dtype(source_of(cast), dtype))
-    erase_unused(casts)
+    rebuilder = Rebuilder(memory, lambda node, _: moved if node is value else None)
+    replaced = replacer.replace({cast: rebuilder.in_dtype(source_of(cast), dtype) for cast in casts})
+    rebuilder.erase_unused()
+    erase_unused([moved, *casts])
+    return replaced

@@ -15,17 +15,12 @@ import torch
 from torch import fx
 
 from xpu_amp_dynamo.cast_rule import LOWER_DTYPES
-from xpu_amp_dynamo.lowering.optimiser.edit import (
-    Rebuilder,
-    call_after,
-    casts_in,
-    dtype_of,
-    erase_unused,
-    on_gpu,
-    source_of,
-)
+from xpu_amp_dynamo.lowering.optimiser.edit import call_after, casts_in, dtype_of, erase_unused, on_gpu, source_of
 from xpu_amp_dynamo.lowering.optimiser.library_calls import feeds_only_library_calls, result_used_once
+from xpu_amp_dynamo.lowering.optimiser.memory import Memory
 from xpu_amp_dynamo.lowering.optimiser.ops import WIDENING
+from xpu_amp_dynamo.lowering.optimiser.rebuild import Rebuilder
+from xpu_amp_dynamo.lowering.optimiser.replace import Replacer
 
 
 def widen_results(graph: fx.Graph) -> bool:
@@ -35,11 +30,14 @@ def widen_results(graph: fx.Graph) -> bool:
         graph: an ATen graph as Inductor is about to lower it, with ``val`` in its nodes' meta. Edited in place.
     """
     casts = [cast for cast in casts_in(graph) if _only_widens_a_product(cast)]
-    rebuilder = Rebuilder(_widened)
-    for cast in casts:
-        cast.replace_all_uses_with(rebuilder.in_dtype(source_of(cast), torch.float32))
-        erase_unused([cast])
-    return bool(casts)
+    if not casts:
+        return False
+    memory = Memory(graph)
+    rebuilder, replacer = Rebuilder(memory, _widened), Replacer(memory)
+    replaced = [replacer.replace({cast: rebuilder.in_dtype(source_of(cast), torch.float32)}) for cast in casts]
+    rebuilder.erase_unused()
+    erase_unused(casts)
+    return any(replaced)
 
 
 def _only_widens_a_product(cast: fx.Node) -> bool:

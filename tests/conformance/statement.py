@@ -55,8 +55,10 @@ COMPLETED_LOWER = {
 }
 COMPLETED_PROMOTE = {
     "_chunk_cat",
+    "_unsafe_masked_index_put_accumulate",
     "allclose",
     "cartesian_prod",
+    "cdist",
     "cross",
     "dot",
     "grid_sampler_2d",
@@ -78,6 +80,7 @@ COMPLETED_PROMOTE = {
     "meshgrid.list_of_tensors",
     "meshgrid.variadic_tensors",
     "native_layer_norm",
+    "nn.functional.bilinear",
     "nn.functional.binary_cross_entropy",
     "nn.functional.embedding_bag",
     "nn.functional.grid_sample",

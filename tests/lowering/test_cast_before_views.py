@@ -12,8 +12,9 @@ from xpu_amp_dynamo.lowering.cast_before_views import cast_before_views
 from xpu_amp_dynamo.lowering.casting import is_inserted_cast
 from xpu_amp_dynamo.lowering.weights import placeholders, weights_of
 
-X, W = torch.randn(4, 4), torch.nn.Parameter(torch.randn(4, 4))
-EXPERTS = torch.nn.Parameter(torch.randn(3, 4, 4))
+_generator = torch.Generator().manual_seed(0)
+X = torch.randn(4, 4, generator=_generator)
+W, EXPERTS = (torch.nn.Parameter(torch.randn(*size, generator=_generator)) for size in ((4, 4), (3, 4, 4)))
 
 
 def recast(program, *inputs):

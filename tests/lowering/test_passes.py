@@ -247,6 +247,13 @@ def test_banned_op_names_its_place():
     assert "return F.binary_cross_entropy(x, t)" in str(caught.value.inner_exception)
 
 
+def test_the_advice_fits_the_banned_op():
+    gm = fx.symbolic_trace(lambda x: torch.exp(x))
+    with pytest.raises(BannedOpError, match=r"exp is unsafe.*bans it; run it on float32.*leave=\['exp'\]") as caught:
+        xpu_amp_dynamo.lower(gm, [torch.ones(2)], policy=xpu_amp_dynamo.Policy("mine", banned=["exp"]))
+    assert "binary_cross_entropy" not in str(caught.value)
+
+
 def test_verification_catches_a_broken_graph():
     from xpu_amp_dynamo.lowering.context import LoweringContext
     from xpu_amp_dynamo.lowering.report import LoweringReport

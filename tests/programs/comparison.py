@@ -106,7 +106,7 @@ def assert_compiled_equals_eager(
 
 def assert_same(actual: Sequence[Any], expected: Sequence[Any], exact: bool = True) -> None:
     """Check that two outcomes have the same dtypes and, if exact, the same bits, else nearly the same values."""
-    assert len(actual) == len(expected)
+    assert len(actual) == len(expected) > 0
     for one, other in zip(actual, expected, strict=True):
         if not isinstance(other, torch.Tensor):
             assert one == other

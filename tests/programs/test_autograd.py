@@ -36,7 +36,7 @@ def mlp():
     return torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.GELU(), torch.nn.LayerNorm(16), torch.nn.Linear(16, 8))
 
 
-X = torch.randn(4, 8, requires_grad=True)
+X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
 
 
 @pytest.mark.parametrize("inner_backend", ["eager", "aot_eager", "inductor"])

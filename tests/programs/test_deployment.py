@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils import _pytree as pytree
 
 import xpu_amp_dynamo
-from tests.programs.comparison import relative_error
+from tests.programs.comparison import assert_same, relative_error
 from xpu_amp_dynamo.errors import InvalidOptionError
 
 # Inductor copies pytree's LeafSpec when it packages a program, torch 2.13.0.
@@ -91,7 +92,7 @@ def test_exported_region(strict, dynamic):
         # The lowered program needs neither the policy nor a region.
         xpu_amp_dynamo.uninstall("cpu")
         actual = lowered.module()(IDS)
-        assert all(map(torch.equal, actual, expected))
+        assert_same(actual, expected)
         if dynamic:
             assert lowered.module()(IDS[:2])[0].shape == (2, 4, 16)
     assert [t.dtype for t in actual] == [FLOAT32, FLOAT32]
@@ -103,7 +104,7 @@ def test_program_without_a_region_follows_the_options():
         with torch.autocast("cpu", torch.float16):
             expected = Net()(IDS)
         actual = lowered.module()(IDS)
-    assert all(map(torch.equal, actual, expected))
+    assert_same(actual, expected)
     off = xpu_amp_dynamo.lower_exported(exported(), enabled=False)
     assert torch.equal(off.module()(IDS)[0], Net()(IDS)[0])
 
@@ -115,7 +116,7 @@ def test_weights_are_stored_in_the_lower_type():
     assert low == {"first.weight", "first.bias", "second.weight", "second.bias"}
     plain = xpu_amp_dynamo.lower_exported(exported())
     assert {t.dtype for t in plain.state_dict.values()} == {FLOAT32}
-    assert all(map(torch.equal, lowered.module()(IDS), plain.module()(IDS)))
+    assert_same(lowered.module()(IDS), plain.module()(IDS))
     assert lowered.module()(IDS)[0].dtype is FLOAT32
 
 
@@ -171,10 +172,41 @@ def test_traced_and_frozen(tmp_path):
     assert torch.equal(y, expected)
 
 
+# Their forward calls its argument `input`, which is the name of a builtin, or has many arguments.
+MODULES = {
+    "Sequential": lambda: (torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.ReLU()), [torch.randn(2, 8)]),
+    "Linear": lambda: (torch.nn.Linear(8, 4), [torch.randn(2, 8)]),
+    "Conv2d": lambda: (torch.nn.Conv2d(3, 4, 3), [torch.randn(1, 3, 8, 8)]),
+    "LayerNorm": lambda: (torch.nn.LayerNorm(8), [torch.randn(2, 8)]),
+    "LSTM": lambda: (torch.nn.LSTM(8, 8), [torch.randn(3, 2, 8)]),
+    "MultiheadAttention": lambda: (torch.nn.MultiheadAttention(8, 2), [torch.randn(3, 2, 8)] * 3),
+}
+
+
+# Export of an LSTM, torch 2.13.0.
+@pytest.mark.filterwarnings("ignore:The tensor attributes self._flat_weights")
+@pytest.mark.parametrize("weights", ["recast", "cached"])
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_of_torch(name, weights, tmp_path):
+    model, inputs = MODULES[name]()
+    program = torch.export.export(model.eval(), tuple(inputs))
+    lowered = xpu_amp_dynamo.lower_exported(program, weights=weights)
+    assert lowered.graph_signature.user_inputs == program.graph_signature.user_inputs
+    torch.export.save(lowered, tmp_path / "model.pt2")
+    with xpu_amp_dynamo.autocast("cpu"), torch.no_grad():
+        expected = pytree.tree_leaves(model(*inputs))
+    for run in (lowered.module(), torch.export.load(tmp_path / "model.pt2").module()):
+        actual = pytree.tree_leaves(run(*inputs))
+        assert len(actual) == len(expected)
+        for one, other in zip(actual, expected, strict=True):
+            assert one.dtype is FLOAT32
+            assert relative_error(one, other) <= 0.01
+
+
 def test_refusals():
     program = exported()
     for options, message in (
-        ({"inner_backend": "eager"}, "'inner_backend' is about compilation"),
+        ({"inner_backend": "eager"}, "'inner_backend' is about compiled code"),
         ({"dtpe": BFLOAT16}, r"unknown options \['dtpe'\]"),
         ({"dtype": torch.float64}, "option 'dtype'"),
     ):

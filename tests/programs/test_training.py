@@ -12,6 +12,7 @@ import transformers
 
 import xpu_amp_dynamo
 from benchmarks.models import MODELS, Size, build, loss_and_output
+from tests.programs.comparison import assert_same
 
 transformers.logging.set_verbosity_error()
 pytestmark = pytest.mark.filterwarnings("ignore:float16 training needs loss scaling")
@@ -139,12 +140,12 @@ def test_gradient_accumulation(inner_backend):
     with xpu_amp_dynamo.autocast("cpu"):
         eager = accumulate(model, model, batches)
     gradients = accumulate(compiler(inner_backend, BFLOAT16)(model), model, batches)
-    assert all(g.dtype is FLOAT32 for g in gradients)
+    assert {g.dtype for g in gradients} == {FLOAT32}
     if inner_backend == "inductor":
         for one, other in zip(gradients, reference, strict=True):
             assert (one - other).norm() < 0.02 * other.norm()
     else:
-        assert all(map(torch.equal, gradients, eager))
+        assert_same(gradients, eager)
 
 
 @pytest.mark.parametrize("inner_backend", ["eager", "inductor"])
@@ -193,7 +194,7 @@ def test_update_between_two_uses_of_a_weight_in_one_graph():
     weights = [torch.nn.Parameter(torch.ones(4, 4)) for _ in range(2)]
     expected = program(x, weights[0])
     actual = torch.compile(program, backend="xpu_amp", options={"inner_backend": "eager"})(x, weights[1])
-    assert all(map(torch.equal, actual, expected))
+    assert_same(actual, expected)
     assert not torch.equal(*actual)
     assert torch.equal(*weights)
     assert weights[1].dtype is FLOAT32

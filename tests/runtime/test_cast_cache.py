@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import gc
 import weakref
 
@@ -10,6 +12,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from xpu_amp_dynamo import autocast
+from xpu_amp_dynamo.runtime import autocast_cache_lifetime
+from xpu_amp_dynamo.runtime.autocast_cache_lifetime import _sentinel
 from xpu_amp_dynamo.runtime.kernels import CAST_CACHE
 
 
@@ -38,6 +42,31 @@ def test_weights_are_cast_once_per_region(device, linear):
         assert first is cast_node(linear(x))
     with autocast(device):
         assert first is not cast_node(linear(x))
+
+
+@pytest.mark.parametrize("default", [{"dtype": torch.float64}, {"dtype": torch.bfloat16}, {"device": "meta"}], ids=str)
+def test_the_defaults_at_the_first_region_do_not_matter(device, linear, default, monkeypatch):
+    """Another default dtype or device would make the sentinel one that PyTorch does not cache."""
+    monkeypatch.setattr(autocast_cache_lifetime, "_sentinel", functools.cache(_sentinel.__wrapped__))
+    x, other = torch.randn(2, 4, device=device), torch.nn.Linear(4, 4, device=device)
+    monkeypatch.setattr(CAST_CACHE, "_lifetime", None)
+    with autocast(device):
+        with default_of(**default):
+            first = cast_node(linear(x))
+        other(x)
+        assert cast_node(linear(x)) is first
+    assert len(CAST_CACHE) == 0
+
+
+@contextlib.contextmanager
+def default_of(dtype=torch.float32, device="cpu"):
+    """Set the default dtype and device inside."""
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            yield
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_cache_can_be_turned_off(device, linear):
@@ -151,8 +180,8 @@ def test_weights_are_freed_with_the_region(device):
 def test_saved_tensor_hooks_see_only_the_user_s_tensors(device, linear):
     saved = []
     with autocast(device), torch.autograd.graph.saved_tensors_hooks(saved.append, lambda packed: packed):
-        linear(torch.randn(2, 4, device=device))
-    assert {tuple(tensor.shape) for tensor in saved} <= {(2, 4), (4, 4)}
+        linear(torch.randn(2, 4, device=device, requires_grad=True))
+    assert {tuple(tensor.shape) for tensor in saved} == {(2, 4), (4, 4)}
 
 
 def test_gradients_add_up_over_uses(device, linear):

@@ -9,7 +9,9 @@ import torch
 
 import xpu_amp_dynamo
 from xpu_amp_dynamo import Policy, install, installed_policy, uninstall
-from xpu_amp_dynamo.errors import UnsupportedDeviceError
+from xpu_amp_dynamo.devices import AUTOCAST_KEYS
+from xpu_amp_dynamo.errors import PolicyConflictError, UnknownOpError, UnknownPolicyError, UnsupportedDeviceError
+from xpu_amp_dynamo.foreign_autocast import has_foreign_autocast
 
 BFLOAT16, FLOAT32 = torch.bfloat16, torch.float32
 
@@ -95,3 +97,117 @@ def test_unsupported_device_type_is_refused():
     for function in (uninstall, installed_policy, lambda device_type: install(device_type=device_type)):
         with pytest.raises(UnsupportedDeviceError, match="'meta'"):
             function("meta")
+
+
+@pytest.fixture
+def library():
+    """A library that tests define ops in, gone after them."""
+    library = torch.library.Library("xpu_amp_test_other", "DEF")
+    yield library
+    library._destroy()
+
+
+def float32_only(x):
+    if x.dtype is not FLOAT32:
+        raise RuntimeError(f"no kernel for {x.dtype}")
+    return x + 1
+
+
+@pytest.fixture
+def foreign_op(library):
+    """An op with a float32 kernel only, whose library casts for it in regions of the CPU, as torchvision does."""
+    library.define("nms(Tensor x) -> Tensor")
+    library.impl("nms", float32_only, "CPU")
+    torch.library.register_autocast("xpu_amp_test_other::nms", "cpu", FLOAT32, lib=library)
+    return torch.ops.xpu_amp_test_other.nms.default
+
+
+def test_autocast_kernels_of_other_libraries_stay(foreign_op):
+    x = torch.randn(4).bfloat16()
+    install(device_type="cpu")
+    with torch.autocast("cpu", BFLOAT16):
+        assert foreign_op(x).dtype is FLOAT32
+    assert has_foreign_autocast(foreign_op, "cpu")
+    assert not has_foreign_autocast(foreign_op, "xpu")
+    assert not has_foreign_autocast(torch.ops.aten.linear.default, "cpu")
+
+
+def test_a_policy_may_list_an_op_of_which_another_library_casts_the_inputs(foreign_op):
+    x = torch.randn(4)
+    install(Policy.named("xpu").with_ops(lower_precision=[foreign_op]), "cpu")
+    assert not has_foreign_autocast(foreign_op, "cpu")
+    with torch.autocast("cpu", BFLOAT16), pytest.raises(RuntimeError, match="no kernel for"):
+        foreign_op(x)
+    install(device_type="cpu")
+    assert has_foreign_autocast(foreign_op, "cpu")
+    with torch.autocast("cpu", BFLOAT16):
+        assert foreign_op(x.bfloat16()).dtype is FLOAT32
+
+
+def test_an_op_that_only_a_policy_casts_is_not_foreign(library):
+    library.define("scale(Tensor x) -> Tensor")
+    library.impl("scale", lambda x: x * 2, "CPU")
+    op = torch.ops.xpu_amp_test_other.scale.default
+    install(Policy.named("xpu").with_ops(lower_precision=[op]), "cpu")
+    assert not has_foreign_autocast(op, "cpu")
+    uninstall("cpu")
+    assert not has_foreign_autocast(op, "cpu")
+
+
+def test_policies_go_by_name(device):
+    install("ipex", device)
+    assert installed_policy(device) == Policy.named("ipex")
+    with xpu_amp_dynamo.autocast(device, policy="ipex"):
+        pass
+    with pytest.raises(PolicyConflictError, match="'torch' was asked for, but 'ipex' is installed"):
+        xpu_amp_dynamo.autocast(device, policy="torch")
+
+
+@pytest.mark.parametrize("wrong", [object(), "native", 3, Policy])
+@pytest.mark.parametrize("before", [None, "ipex"])
+def test_a_bad_policy_changes_nothing(device, wrong, before):
+    if before:
+        install(before, device)
+    for use in (install, lambda policy, device: xpu_amp_dynamo.autocast(device, policy=policy)):
+        with pytest.raises(UnknownPolicyError, match=r"\['ipex', 'torch', 'xpu'\]"):
+            use(wrong, device)
+        assert installed_policy(device) == (before and Policy.named(before))
+
+
+def test_a_policy_whose_op_is_gone_changes_nothing(device):
+    gone = torch.library.Library("xpu_amp_test_gone", "DEF")
+    gone.define("op(Tensor x) -> Tensor")
+    gone.impl("op", torch.clone, "CPU")
+    policy = Policy.named("xpu").with_ops(lower_precision=["xpu_amp_test_gone::op"])
+    gone._destroy()
+    install("torch", device)
+    with pytest.raises(UnknownOpError, match=r"lists 'xpu_amp_test_gone::op', which is registered no longer.*leave="):
+        install(policy, device)
+    assert installed_policy(device) == Policy.named("torch")
+    assert dtype_of_exp_of_product(device) is FLOAT32
+
+
+def test_an_installation_that_fails_half_way_is_taken_back(device, monkeypatch):
+    install("torch", device)
+    register, calls = torch.library.Library.impl, []
+
+    def fail_at_last(library, *args, **kwargs):
+        calls.append(args)
+        if len(calls) == 20:
+            raise MemoryError
+        register(library, *args, **kwargs)
+
+    monkeypatch.setattr(torch.library.Library, "impl", fail_at_last)
+    with pytest.raises(MemoryError):
+        install("xpu", device)
+    assert installed_policy(device) == Policy.named("torch")
+    assert dtype_of_exp_of_product(device) is FLOAT32
+
+
+def test_policies_replace_each_other_without_a_trace(device):
+    key = AUTOCAST_KEYS[device]
+    stock = torch._C._dispatch_get_registrations_for_dispatch_key(key)
+    for name in ("torch", "xpu", "ipex", "torch"):
+        install(name, device)
+    uninstall(device)
+    assert sorted(torch._C._dispatch_get_registrations_for_dispatch_key(key)) == sorted(stock)

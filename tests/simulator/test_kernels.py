@@ -102,7 +102,7 @@ def test_both_ways_of_autocast_are_counted_in_one_run(name):
         assert {launch.graph for launch in each.launches} == {"forward 0", "backward 0"}
         products = [launch for launch in each.launches if launch.name in ("aten.mm.out", "aten.addmm.out")]
         wanted = torch.float32 if each is float32 else torch.bfloat16
-        assert all(launch.output_dtypes == (wanted,) for launch in products)
+        assert {launch.output_dtypes for launch in products} == {(wanted,)}
 
 
 def test_extern_calls_name_the_dtypes_of_several_results():

@@ -49,6 +49,27 @@ def test_leaving_restores_everything(mode):
     assert torch.accelerator.current_accelerator() is None or torch.accelerator.current_accelerator().type != "xpu"
 
 
+def test_weights_cast_while_kernels_were_left_out():
+    """Those of the CPU are cast all the same; the casts of others hold nothing, and are not used later."""
+    x = torch.randn(3, 4)
+    models = {"cpu": torch.nn.Linear(4, 4, bias=False), "xpu": torch.nn.Linear(4, 4, bias=False)}
+
+    @torch.no_grad()
+    def run(device):
+        torch._dynamo.reset()
+        options = {"inner_backend": "eager", "weights": "cached"}
+        return torch.compile(models[device], backend="xpu_amp", options=options)(x.to(device)).cpu()
+
+    expected = {d: (x.bfloat16() @ model.weight.detach().bfloat16().T).float() for d, model in models.items()}
+    with simulated_xpu(mode="inspect"):
+        models["xpu"].to("xpu")
+        assert torch.equal(run("cpu"), expected["cpu"])
+        run("xpu")
+    assert torch.equal(run("cpu"), expected["cpu"])
+    with simulated_xpu():
+        assert torch.equal(run("xpu"), expected["xpu"])
+
+
 def test_an_exception_leaves_the_region_clean():
     with pytest.raises(KeyError), simulated_xpu():
         raise KeyError

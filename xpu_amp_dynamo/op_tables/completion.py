@@ -24,14 +24,16 @@ LOWER_PRECISION = (
 )
 
 # Batch norm is not among them: it takes half activations beside float32 parameters natively, and promoting it
-# would run whole convolutional nets in float32. Layer and group norm do so on the CPU only. `bilinear` is not
-# among them because it contains a documented op.
+# would run whole convolutional nets in float32. Layer and group norm do so on the CPU only.
 PROMOTE = (
     "_chunk_cat",
     "_embedding_bag",
+    "_unsafe_masked_index_put_accumulate",
     "allclose",
+    "bilinear",
     "binary_cross_entropy",
     "cartesian_prod",
+    "cdist",
     "cross",
     "dot",
     "embedding_bag",

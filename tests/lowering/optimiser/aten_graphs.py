@@ -11,6 +11,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
+from xpu_amp_dynamo.lowering.optimiser.verify import Pass, outline_of, verify
+
 convert = torch.ops.prims.convert_element_type.default
 BFLOAT16, FLOAT16, FLOAT32 = torch.bfloat16, torch.float16, torch.float32
 
@@ -31,6 +33,16 @@ def graph_of(
 def symbolic_graph_of(function: Callable[..., Any], *shapes: Sequence[int]) -> fx.GraphModule:
     """Return the ATen graph of a function of float32 tensors whose sizes are symbols."""
     return make_fx(function, tracing_mode="symbolic")(*map(torch.empty, shapes))
+
+
+def run_pass(run: Pass, gm: fx.GraphModule) -> bool:
+    """Run a pass, verify what it leaves, and return what it says; a pass that says no must leave the graph alone."""
+    text, before = text_of(gm), outline_of(gm.graph)
+    assert not before.untrue
+    changed = run(gm.graph)
+    verify(gm.graph, before, run.__name__)
+    assert changed or text_of(gm) == text
+    return changed
 
 
 def text_of(gm: fx.GraphModule) -> str:

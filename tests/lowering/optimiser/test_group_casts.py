@@ -8,8 +8,9 @@ import pytest
 import torch
 from expecttest import assert_expected_inline
 
-from tests.lowering.optimiser.aten_graphs import BFLOAT16, FLOAT32, convert, graph_of, text_of
+from tests.lowering.optimiser.aten_graphs import BFLOAT16, FLOAT32, convert, graph_of, run_pass, text_of
 from xpu_amp_dynamo.lowering.optimiser.group_casts import group_casts
+from xpu_amp_dynamo.lowering.optimiser.widen_results import widen_results
 
 
 def two_products(x, w, v):
@@ -18,7 +19,7 @@ def two_products(x, w, v):
 
 def test_casts_of_inputs():
     gm = graph_of(two_products, (2, 3), (3, 4), (5, 4), device="xpu")
-    assert group_casts(gm.graph)
+    assert run_pass(group_casts, gm)
     assert_expected_inline(
         text_of(gm),
         """\
@@ -42,7 +43,7 @@ def test_casts_of_results():
 
     gm = graph_of(gradients, (3, 3), (3, 3), dtypes=[BFLOAT16] * 2, device="xpu")
     assert not group_casts(graph_of(lambda x: convert(x @ x, FLOAT32), (3, 3), dtypes=[BFLOAT16], device="xpu").graph)
-    assert group_casts(gm.graph)
+    assert run_pass(group_casts, gm)
     assert_expected_inline(
         text_of(gm),
         """\
@@ -78,20 +79,20 @@ return (getitem, t_1, getitem_1)""",
 def test_casts_that_fuse_or_stand_alone_stay(function):
     gm = graph_of(function, (3, 3), (3, 3), (3, 3), device="xpu")
     before = text_of(gm)
-    changed = group_casts(gm.graph)
+    changed = run_pass(group_casts, gm)
     assert text_of(gm) == before
     assert not changed
 
 
 def test_graphs_of_the_cpu_stay():
     gm = graph_of(two_products, (2, 3), (3, 4), (5, 4), device="cpu")
-    assert not group_casts(gm.graph)
+    assert not run_pass(group_casts, gm)
 
 
 def test_a_second_run_changes_nothing():
     gm = graph_of(two_products, (2, 3), (3, 4), (5, 4), device="xpu")
-    assert group_casts(gm.graph)
-    assert not group_casts(gm.graph)
+    assert run_pass(group_casts, gm)
+    assert not run_pass(group_casts, gm)
 
 
 def test_dtypes_are_grouped_apart():
@@ -100,27 +101,35 @@ def test_dtypes_are_grouped_apart():
         return convert(x, BFLOAT16) @ convert(w, BFLOAT16), convert(v, half) @ convert(u, half)
 
     gm = graph_of(program, (3, 3), (3, 3), (3, 3), (3, 3), device="xpu")
-    assert group_casts(gm.graph)
+    assert run_pass(group_casts, gm)
     copies = gm.graph.find_nodes(op="call_function", target=torch.ops.aten._foreach_copy.default)
     dtypes = [{value.dtype for value in copy.meta["val"]} for copy in copies]
     assert sorted(dtypes, key=str) == [{BFLOAT16}, {torch.float16}]
 
 
 @pytest.mark.parametrize("train", [False, True])
-def test_values_do_not_change(train, simulated_xpu):
+def test_values_do_not_change(train, simulated_xpu, monkeypatch):
     model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4)).to("xpu")
     x = torch.randn(3, 8, device="xpu")
-    values = {}
-    for way in ("grouped", "apart"):
+    values, grouped = {}, []
+
+    def group(graph):
+        grouped.append(group_casts(graph))
+        return grouped[-1]
+
+    for way, passes in {"grouped": (widen_results, group), "apart": (widen_results,)}.items():
         torch._dynamo.reset()
         copied = copy.deepcopy(model)
-        with pytest.MonkeyPatch.context() as patch, torch.set_grad_enabled(train):
-            if way == "apart":
-                patch.setattr("xpu_amp_dynamo.lowering.optimiser.group_casts.group_casts", lambda graph: False)
-            output = torch.compile(copied, backend="xpu_amp")(x)
+        monkeypatch.setattr("xpu_amp_dynamo.inductor.FAST_PASSES", passes)
+        options = {"inductor": {"fx_graph_cache": False}}  # a cached graph runs no passes
+        with torch.set_grad_enabled(train):
+            output = torch.compile(copied, backend="xpu_amp", options=options)(x)
             if train:
                 output.square().sum().backward()
         values[way] = [output, *(p.grad for p in copied.parameters() if train)]
+    assert any(grouped)
+    assert len(grouped) == 1 + train
+    assert len(values["apart"]) == (5 if train else 1)
     assert all(map(torch.equal, values["grouped"], values["apart"]))
 
 
@@ -144,7 +153,7 @@ def test_results_that_only_kernels_of_other_sizes_read():
         return convert(keys, FLOAT32), convert(values, FLOAT32), values @ keys, repeated
 
     gm = graph_of(program, (3, 3), (3, 3), dtypes=[BFLOAT16] * 2, device="xpu")
-    assert group_casts(gm.graph)
+    assert run_pass(group_casts, gm)
     (copied,) = gm.graph.find_nodes(op="call_function", target=torch.ops.aten._foreach_copy.default)
     assert [str(source.target) for source in copied.args[1]] == ["aten.mm.default"] * 2
 
@@ -155,6 +164,6 @@ def test_biases_and_one_dimensional_convolutions_stay():
         return torch.conv1d(y.flatten(2), convert(v, BFLOAT16), convert(c, BFLOAT16))
 
     gm = graph_of(images, (1, 3, 4, 4), (5, 3, 1, 1), (5,), (2, 5, 1), (2,), device="xpu")
-    assert group_casts(gm.graph)
+    assert run_pass(group_casts, gm)
     (copied,) = gm.graph.find_nodes(op="call_function", target=torch.ops.aten._foreach_copy.default)
     assert [source.name for source in copied.args[1]] == ["x_1", "w_1"]
