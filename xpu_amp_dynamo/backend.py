@@ -30,6 +30,7 @@ from xpu_amp_dynamo.options import BackendOptions
 from xpu_amp_dynamo.regions_around import enabled_elsewhere, turned_off
 from xpu_amp_dynamo.reports import publish_report
 from xpu_amp_dynamo.runtime.weight_store import WEIGHTS, CachedCasts
+from xpu_amp_dynamo.uncompiled_code import report_uncompiled_code
 
 CompiledFunction = Callable[..., Any]
 
@@ -101,6 +102,8 @@ def _lower(gm: fx.GraphModule, example_inputs: Sequence[Any], options: BackendOp
     state = _initial_state(device_type, options)
     if captured_in_region(gm.graph, device_type):
         guard_installed_policy(device_type)
+    if state.enabled and not state.in_region:
+        report_uncompiled_code()
     if state.enabled and state.dtype is torch.float16 and _has_backward(example_inputs):
         warn_of_loss_scaling()
     return lower_graph(

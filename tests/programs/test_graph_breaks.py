@@ -84,3 +84,31 @@ def test_no_graph_break_where_eager_backends_have_none():
     actual = compile_program(program, name, enabled=False)(x, w)
     assert counter.frame_count == 1
     assert torch.equal(actual, program(x, w))
+
+
+def test_code_that_dynamo_leaves_uncompiled_is_reported_once(caplog):
+    def program(x, w):
+        h = x @ w
+        if h.sum() > 0:  # a branch that depends on data
+            h = h + 1
+        return h @ w
+
+    args = torch.rand(4, 4), torch.rand(4, 4)
+    for _ in range(2):
+        torch._dynamo.reset()
+        torch.compile(program, backend="xpu_amp", options={"inner_backend": "eager"})(*args)
+    (record,) = [r for r in caplog.records if r.name == "xpu_amp_dynamo.uncompiled_code"]
+    assert f"{__file__}:{program.__code__.co_firstlineno + 2} in program" in record.getMessage()
+
+
+def test_regions_cover_uncompiled_code_so_that_nothing_is_reported(caplog):
+    def program(x, w):
+        h = x @ w
+        torch._dynamo.graph_break()
+        return h @ w
+
+    with xpu_amp_dynamo.autocast("cpu"):
+        torch.compile(program, backend="xpu_amp", options={"inner_backend": "eager"})(
+            torch.rand(4, 4), torch.rand(4, 4)
+        )
+    assert not [r for r in caplog.records if r.name == "xpu_amp_dynamo.uncompiled_code"]
