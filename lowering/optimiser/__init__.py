@@ -8,6 +8,6 @@ What every pass promises:
 - It looks at each node a bounded number of times and does not recurse: programs unroll loops into long graphs.
 
 ``replace`` refuses stand-ins for casts that would break these, on what ``memory`` knows of the graph; ``rebuild``
-refuses to read again what is written. ``verify`` runs the graph on fake tensors before and after the passes of each
-moment, and in tests of each pass.
+refuses to read again what is written. Tests run graphs on fake tensors before and after passes, ``verify``, in every
+compilation of theirs too.
 """
