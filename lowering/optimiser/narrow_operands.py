@@ -64,6 +64,7 @@ def _narrow(
     narrow = [rebuilder.in_dtype(operand, dtype) for operand in operands]
     if not all(map(may_read, narrow)):
         return False
+    assert isinstance(product.target, torch._ops.OpOverload)
     product.replace_all_uses_with(call_after(product, WIDENING[product.target], (*narrow, torch.float32), product))
     erase_unused([product])
     return True

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from torch import fx
-
 from xpu_amp_dynamo.lowering.optimiser.fold_casts import fold_casts
 from xpu_amp_dynamo.lowering.optimiser.group_casts import group_casts
 from xpu_amp_dynamo.lowering.optimiser.narrow_concatenations import narrow_concatenations
 from xpu_amp_dynamo.lowering.optimiser.narrow_operands import narrow_operands
 from xpu_amp_dynamo.lowering.optimiser.place_casts import place_casts
+from xpu_amp_dynamo.lowering.optimiser.verify import Pass
 from xpu_amp_dynamo.lowering.optimiser.widen_results import widen_results
-
-Pass = Callable[[fx.Graph], bool]
 
 # On the joint graph, so that the split into forward and backward weighs what is saved in the dtype that it has then.
 # Concatenations come first: they leave casts of their members, which the next two fold and share. Products come last:
