@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
-from torch._dynamo import output_graph
+from torch._dynamo.utils import graph_break_reasons
 
 logger = logging.getLogger(__name__)
 # Places in the code that were reported, and how many of Dynamo's reasons were looked at.
@@ -37,7 +37,7 @@ def _new_breaks() -> Iterator[tuple[str, int | None, str, str]]:
     Dynamo keeps a list of all, those of graphs without ops too (private, checked on torch 2.13.0).
     """
     global _seen
-    reasons = output_graph.graph_break_reasons
+    reasons = graph_break_reasons
     first, _seen = (_seen if _seen <= len(reasons) else 0), len(reasons)
     for reason in reasons[first:]:
         if reason.user_stack:
