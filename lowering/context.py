@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from xpu_amp_dynamo.lowering.autocast_state import AutocastState
 from xpu_amp_dynamo.lowering.report import LoweringReport
+from xpu_amp_dynamo.lowering.values import dtypes_in, value_of
 from xpu_amp_dynamo.policy import Policy
 
 
@@ -52,3 +53,29 @@ class LoweringContext:
     def on_device(self, value: object) -> bool:
         """Tell whether a value is a tensor of the lowered device type."""
         return isinstance(value, torch.Tensor) and value.device.type == self.device_type
+
+    def holds_tensor_on_device(self, node: fx.Node) -> bool:
+        """Tell whether a node's value is a tensor of the lowered device type."""
+        return self.on_device(value_of(node))
+
+    def reads_as_captured(self, node: fx.Node) -> bool:
+        """Tell whether all inputs of a call have the dtypes that it was captured with."""
+        return all(map(self.is_as_recorded, node.all_input_nodes))
+
+    def is_as_recorded(self, node: fx.Node) -> bool:
+        """Tell whether a node's value still has the dtypes that capture recorded, a cast those of its source."""
+        source = self._recorded_node(node)
+        return source is not None and dtypes_in(self.recorded[source]) == dtypes_in(value_of(node))
+
+    def recorded_dtype(self, node: fx.Node) -> torch.dtype:
+        """Return the dtype that capture recorded for a node; for a cast of ours, that of its source."""
+        source = self._recorded_node(node)
+        return value_of(node).dtype if source is None else self.recorded[source].dtype
+
+    def _recorded_node(self, node: fx.Node) -> fx.Node | None:
+        """Return the node whose recorded value a node has: itself, or what a cast of ours was made from."""
+        while node not in self.recorded:
+            if not node.all_input_nodes:
+                return None
+            node = node.all_input_nodes[0]
+        return node

@@ -16,7 +16,6 @@ back.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable
 from typing import Any
 
@@ -24,15 +23,16 @@ import torch
 from torch import fx
 from torch.autograd import grad_mode
 
-from xpu_amp_dynamo.cast_rule import ELIGIBLE_DTYPES, Category, cast_rule
+from xpu_amp_dynamo.cast_rule import Category, cast_rule
 from xpu_amp_dynamo.errors import BannedOpError, LoweringError
-from xpu_amp_dynamo.lowering.casting import Caster, cast_behind, insert_copy, is_pin, settle_pin
+from xpu_amp_dynamo.lowering.casting import Caster, insert_copy, is_pin, settle_pin
 from xpu_amp_dynamo.lowering.context import LoweringContext
 from xpu_amp_dynamo.lowering.fake_run import REFUSALS, run_mutation, run_node, with_recorded_sizes
 from xpu_amp_dynamo.lowering.functorch_levels import is_level_call, is_wrapped
 from xpu_amp_dynamo.lowering.inline_graph import inline_graph
+from xpu_amp_dynamo.lowering.input_casts import InputCasts
 from xpu_amp_dynamo.lowering.layout_ops import LAYOUT_OPS
-from xpu_amp_dynamo.lowering.narrow_safe import may_read_narrow, numbers_fit
+from xpu_amp_dynamo.lowering.narrow_safe import may_read_narrow
 from xpu_amp_dynamo.lowering.node_kind import CALLS, base_op_name, is_higher_order, op_name_of
 from xpu_amp_dynamo.lowering.pin_captured_dtypes import pin_memory, storages_written
 from xpu_amp_dynamo.lowering.trace_composite import trace_composite, trace_foreign
@@ -61,7 +61,7 @@ def insert_casts(gm: fx.GraphModule, context: LoweringContext) -> bool:
     """Cast the inputs of listed ops, here and inside composites; tell whether anything was cast."""
     lowering = _CastInsertion(context, {s: node for node in gm.graph.nodes for s in written_storages([node])})
     lowering.lower_all(gm.graph.nodes)
-    return lowering.changed
+    return lowering.changed or lowering.inputs.changed
 
 
 class _CastInsertion:
@@ -71,6 +71,7 @@ class _CastInsertion:
         self.context = context
         self.last_writes = last_writes
         self.caster = Caster(torch.is_grad_enabled())
+        self.inputs = InputCasts(context, self.caster)
         self.changed = False
         self._narrowed: set[fx.Node] = set()
         self._erased: set[fx.Node] = set()
@@ -93,7 +94,7 @@ class _CastInsertion:
         if is_pin(node):
             self.changed |= settle_pin(node)
         elif is_higher_order(node) or is_level_call(node):
-            self._restore_inputs(node)
+            self.inputs.restore_inputs(node)
         elif self.context.states[node].in_region or not has_value(node):
             self._lower_in_region(node, written)
         else:
@@ -102,7 +103,9 @@ class _CastInsertion:
 
     def _lower_in_region(self, node: fx.Node, written: list[fx.Node]) -> None:
         """Lower a call whose captured dtypes are those of autocast."""
-        self._cast_inputs(node, {n: self._recorded_dtype(n) for n in self._narrowed.intersection(node.all_input_nodes)})
+        self.inputs.cast_inputs(
+            node, {n: self.context.recorded_dtype(n) for n in self._narrowed.intersection(node.all_input_nodes)}
+        )
         if not self._inline_composite(node, written):
             self._lower_listed(node, written)
             self._recompute(node, written)
@@ -111,20 +114,23 @@ class _CastInsertion:
         """Lower a call of a program whose captured dtypes are a contract."""
         if self._inline_composite(node, written):
             return
-        if self._runs_listed(node):
+        if self._runs_listed(node, written):
             self._lower_listed(node, written)
         else:
-            self.context.report.ops["untouched"] += any(map(self._is_on_device, node.all_input_nodes))
-            if not self._reads_as_captured(node) and not self._may_read_narrow(node, written):
-                self._restore_inputs(node)
+            self.context.report.ops["untouched"] += any(map(self.context.holds_tensor_on_device, node.all_input_nodes))
+            if not self.context.reads_as_captured(node) and not self._may_read_narrow(node, written):
+                self.inputs.restore_inputs(node)
         self._recompute_narrow(node)
 
-    def _runs_listed(self, node: fx.Node) -> bool:
-        """Tell whether the policy lists a call and may decide about it, whatever numbers stand in the call."""
+    def _runs_listed(self, node: fx.Node, written: list[fx.Node]) -> bool:
+        """Tell whether the policy lists a call and may decide about it, whatever dtypes its inputs have by now.
+
+        Promotion is among captured dtypes: an op may have no kernel for what all its inputs were lowered to.
+        """
         category = self._category(node)
         if category is not Category.PROMOTE:
             return category is not None
-        return self._reads_as_captured(node) or numbers_fit(node, self.context.states[node].dtype)
+        return self.context.reads_as_captured(node) or self._may_read_narrow(node, written)
 
     def _may_read_narrow(self, node: fx.Node, written: list[fx.Node]) -> bool:
         """Tell whether a call that is not listed may read values that have other dtypes than captured."""
@@ -133,7 +139,7 @@ class _CastInsertion:
 
     def _lower_listed(self, node: fx.Node, written: list[fx.Node]) -> None:
         """Cast the inputs of a call that the policy lists."""
-        inputs = [n for n in node.all_input_nodes if self._is_on_device(n) and n not in written]
+        inputs = [n for n in node.all_input_nodes if self.context.holds_tensor_on_device(n) and n not in written]
         name, category = str(op_name_of(node)), self._category(node)
         if category is Category.BANNED and inputs:
             raise BannedOpError(name, _where(node))
@@ -146,14 +152,14 @@ class _CastInsertion:
         wanted = cast_rule(name, dtypes, self.context.policy, dtype)
         if wanted is not None:
             self._copy_if_written_later(node, inputs, wanted)
-            self._cast_inputs(node, dict.fromkeys(inputs, wanted))
+            self.inputs.cast_inputs(node, dict.fromkeys(inputs, wanted))
         return None
 
     def _copy_if_written_later(self, node: fx.Node, inputs: list[fx.Node], wanted: torch.dtype) -> None:
         """Copy inputs that eager code would have cast, where backward needs them as they are now."""
         differentiated = self.caster.grad_enabled and any(value_of(n).requires_grad for n in inputs)
         for n in inputs if differentiated else ():
-            cast_at_capture = value_of(n).dtype is wanted and self._recorded_dtype(n) is not wanted
+            cast_at_capture = value_of(n).dtype is wanted and self.context.recorded_dtype(n) is not wanted
             last_write = self.last_writes.get(storage_of(self.context.recorded.get(n, value_of(n))), node)
             if cast_at_capture and node < last_write:
                 node.replace_input_with(n, insert_copy(n, node))
@@ -172,10 +178,12 @@ class _CastInsertion:
         """
         if self.context.policy.category(base_op_name(node)) is None:
             return
-        if all(map(self._is_as_recorded, written)):
-            self._cast_inputs(node, {n: self._recorded_dtype(n) for n in tensor_inputs(node) if n not in written})
+        if all(map(self.context.is_as_recorded, written)):
+            self.inputs.cast_inputs(
+                node, {n: self.context.recorded_dtype(n) for n in tensor_inputs(node) if n not in written}
+            )
         else:
-            self._match_written(node, written)
+            self.inputs.match_written(node, written)
 
     def _inline_composite(self, node: fx.Node, written: list[fx.Node]) -> bool:
         """Replace an unlisted call by the ops inside it if the policy casts any of those; tell whether it did."""
@@ -197,7 +205,7 @@ class _CastInsertion:
             self._lower_inlined(inlined.nodes)
             return True
         for result in inlined.results:
-            self._keep_wrapped(result)
+            self.inputs.keep_wrapped(result)
         return True
 
     def _inline_foreign(self, node: fx.Node, traced: fx.GraphModule) -> bool:
@@ -208,9 +216,9 @@ class _CastInsertion:
         self.changed = True
         for inner in inlined.nodes:
             self.context.recorded.setdefault(inner, value_of(inner))
-        self._narrowed.update(result for result in inlined.results if not self._is_as_recorded(result))
+        self._narrowed.update(result for result in inlined.results if not self.context.is_as_recorded(result))
         for result in inlined.results:
-            self._keep_wrapped(result)
+            self.inputs.keep_wrapped(result)
         return True
 
     def _lower_inlined(self, nodes: list[fx.Node]) -> None:
@@ -222,7 +230,7 @@ class _CastInsertion:
 
     def _recompute(self, node: fx.Node, written: list[fx.Node]) -> None:
         """Bring the value of a call inside a region up to date with its inputs."""
-        unchanged = has_value(node) and all(map(self._is_as_recorded, node.all_input_nodes))
+        unchanged = has_value(node) and all(map(self.context.is_as_recorded, node.all_input_nodes))
         if unchanged and not self._may_have_been_cast(node):
             return
         recorded = self.context.recorded.get(node)
@@ -233,30 +241,23 @@ class _CastInsertion:
         except REFUSALS as error:
             self._match_dtypes(node, written, error)
         self.context.recorded.setdefault(node, value_of(node))
-        self._keep_wrapped(node)
+        self.inputs.keep_wrapped(node)
 
     def _recompute_narrow(self, node: fx.Node) -> None:
         """Bring the value of a call outside regions up to date with its inputs, or let it run as captured."""
-        if self._reads_as_captured(node):
+        if self.context.reads_as_captured(node):
             return
         recorded = value_of(node)
         try:
             value = with_recorded_sizes(run_node(node), recorded) if tensors_in(recorded) else recorded
         except REFUSALS:
-            self._restore_inputs(node)
+            self.inputs.restore_inputs(node)
             self.context.refused.add(node)
             return
         if dtypes_in(value) != dtypes_in(recorded):
             set_value(node, value)
             self._narrowed.add(node)
-            self._keep_wrapped(node)
-
-    def _keep_wrapped(self, node: fx.Node) -> None:
-        """Give what a call inside a level of ``torch.func`` returns its captured dtype, while the level lasts."""
-        recorded, value = self.context.recorded.get(node), value_of(node)
-        if isinstance(recorded, torch.Tensor) and is_wrapped(recorded) and value.dtype is not recorded.dtype:
-            cast = cast_behind(node, recorded)
-            self.context.recorded[cast] = recorded
+            self.inputs.keep_wrapped(node)
 
     def _may_have_been_cast(self, node: fx.Node) -> bool:
         """Tell whether the autocast that was on at capture, which may follow other lists, can have cast inputs."""
@@ -276,77 +277,15 @@ class _CastInsertion:
     def _match_dtypes(self, node: fx.Node, written: list[fx.Node], error: Exception) -> None:
         """Give an op that refuses its new inputs the dtypes it was captured with, a mutation those it writes to."""
         if written:
-            self._match_written(node, written)
+            self.inputs.match_written(node, written)
         else:
-            self._restore_inputs(node)
+            self.inputs.restore_inputs(node)
         try:
             set_value(node, self._run(node, written))
         except REFUSALS as again:
-            if not has_value(node) or not all(map(self._is_as_recorded, node.all_input_nodes)):
+            if not has_value(node) or not all(map(self.context.is_as_recorded, node.all_input_nodes)):
                 raise LoweringError(f"cannot lower {node.format_node()}: {error}{_where(node)}") from again
             self.context.refused.add(node)
-
-    def _match_written(self, node: fx.Node, written: list[fx.Node]) -> None:
-        """Cast the inputs that a mutation reads to the dtype of what it writes to."""
-        dtype = value_of(written[0]).dtype
-        self._cast_inputs(node, {n: dtype for n in tensor_inputs(node) if n not in written})
-
-    def _restore_inputs(self, node: fx.Node) -> None:
-        """Give a call the dtypes it was captured with; for a call of subgraphs they are the contract."""
-        for n in node.all_input_nodes:
-            if isinstance(value_of(n), (tuple, list)) and not self._is_as_recorded(n):
-                self._pick_items(n, node)
-        self._cast_inputs(node, {n: self._recorded_dtype(n) for n in tensor_inputs(node)})
-
-    def _pick_items(self, sequence: fx.Node, user: fx.Node) -> None:
-        """Give a call that takes several tensors as one value each of them by itself, so that they can be cast."""
-        items = []
-        for position, value in enumerate(value_of(sequence)):
-            with user.graph.inserting_before(user):
-                items.append(user.graph.call_function(operator.getitem, (sequence, position)))
-            set_value(items[-1], value)
-            self.context.recorded[items[-1]] = self.context.recorded[sequence][position]
-            self.context.states[items[-1]] = self.context.states[user]
-        replaced = fx.node.map_aggregate((user.args, user.kwargs), lambda a: items if a is sequence else a)
-        user.args, user.kwargs = replaced
-
-    def _cast_inputs(self, node: fx.Node, wanted: dict[fx.Node, torch.dtype]) -> None:
-        """Cast those inputs of a call that have another eligible dtype than the wanted one, each use on its own."""
-        state = self.context.states[node]
-
-        def cast(argument: fx.Node) -> fx.Node:
-            dtype, own = wanted.get(argument), value_of(argument)
-            if dtype is None or own.dtype is dtype or own.dtype not in ELIGIBLE_DTYPES:
-                return argument
-            self.changed = True
-            return self.caster.cast(argument, dtype, node, state)
-
-        node.args, node.kwargs = fx.map_arg((node.args, node.kwargs), cast)
-
-    def _is_on_device(self, node: fx.Node) -> bool:
-        return self.context.on_device(value_of(node))
-
-    def _reads_as_captured(self, node: fx.Node) -> bool:
-        """Tell whether all inputs of a call have the dtypes that it was captured with."""
-        return all(map(self._is_as_recorded, node.all_input_nodes))
-
-    def _is_as_recorded(self, node: fx.Node) -> bool:
-        """Tell whether a node's value still has the dtypes that capture recorded, a cast those of its source."""
-        source = self._recorded_node(node)
-        return source is not None and dtypes_in(self.context.recorded[source]) == dtypes_in(value_of(node))
-
-    def _recorded_dtype(self, node: fx.Node) -> torch.dtype:
-        """Return the dtype that capture recorded for a node; for a cast of ours, that of its source."""
-        source = self._recorded_node(node)
-        return value_of(node).dtype if source is None else self.context.recorded[source].dtype
-
-    def _recorded_node(self, node: fx.Node) -> fx.Node | None:
-        """Return the node whose recorded value a node has: itself, or what a cast of ours was made from."""
-        while node not in self.context.recorded:
-            if not node.all_input_nodes:
-                return None
-            node = node.all_input_nodes[0]
-        return node
 
 
 def _where(node: fx.Node) -> str:

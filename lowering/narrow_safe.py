@@ -17,7 +17,7 @@ from torch import fx
 from torch.utils import _pytree as pytree
 
 from xpu_amp_dynamo.lowering.context import LoweringContext
-from xpu_amp_dynamo.lowering.node_kind import op_name_of
+from xpu_amp_dynamo.lowering.node_kind import arguments_of, op_name_of
 from xpu_amp_dynamo.lowering.values import tensors_in, value_of
 from xpu_amp_dynamo.op_tables import narrow_safe as table
 
@@ -43,10 +43,10 @@ def may_read_narrow(node: fx.Node, context: LoweringContext) -> bool:
         return True
     tensors = tensors_in(fx.map_arg((node.args, node.kwargs), value_of))
     plain = all(context.on_device(tensor) and tensor.layout is torch.strided for tensor in tensors)
-    if not plain or _names_a_dtype(node) > (name in _CONVERSIONS) or node.kwargs.get("rounding_mode") is not None:
+    if not plain or _names_a_dtype(node) > (name in _CONVERSIONS) or _has_unsafe_setting(node):
         return False
     dtypes = {tensor.dtype for tensor in tensors} - {torch.bool}
-    if name in _WITH_NUMBERS and not all(numbers_fit(node, dtype) for dtype in dtypes):
+    if name in _WITH_NUMBERS and not all(_numbers_fit(node, dtype) for dtype in dtypes):
         return False
     if name in table.ARITHMETIC and torch.float16 in dtypes:
         return False
@@ -55,7 +55,7 @@ def may_read_narrow(node: fx.Node, context: LoweringContext) -> bool:
     return name in _BY_FIRST_ARGUMENT and _only_first_is_floating(node)
 
 
-def numbers_fit(node: fx.Node, dtype: torch.dtype) -> bool:
+def _numbers_fit(node: fx.Node, dtype: torch.dtype) -> bool:
     """Tell whether a dtype holds all numbers among a call's arguments: none overflows or becomes zero.
 
     Infinities and NaN are held as they are. A symbolic number, whose value is not known, does not fit.
@@ -80,6 +80,12 @@ def _numbers(node: fx.Node) -> Iterable[float]:
             yield abs(leaf)
         elif isinstance(leaf, (int, float)):
             yield leaf
+
+
+def _has_unsafe_setting(node: fx.Node) -> bool:
+    """Tell whether a call is told to round, or to do what no kernel for lower dtypes does."""
+    given = arguments_of(node)
+    return any(given.get(name) not in (None, False) for name in ("rounding_mode", "antialias"))
 
 
 def _names_a_dtype(node: fx.Node) -> bool:

@@ -73,6 +73,8 @@ def test_constants_of_captured_dtypes_stay_finite(kind, dtype):
         lambda h: torch.complex(h, h).abs(),
         lambda h: torch.special.bessel_j0(h),
         lambda h: F.avg_pool3d(h.view(1, 2, 4, 8), 2),
+        lambda h: F.interpolate(h.view(1, 1, 8, 8), size=(4, 4), mode="bilinear", antialias=True),
+        lambda h: torch.div(h, 0.3, rounding_mode="floor"),
     ],
 )
 def test_ops_without_low_kernels_run_as_captured(op):
