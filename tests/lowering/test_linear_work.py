@@ -1,0 +1,69 @@
+"""The work of a lowering grows as its graph does. Counted in function calls, since a timing is no test."""
+
+from __future__ import annotations
+
+import cProfile
+import pstats
+
+import pytest
+import torch
+from torch import nn
+
+import xpu_amp_dynamo
+
+
+def chain_of_layers(count):
+    return nn.Sequential(*(nn.Linear(4, 4) for _ in range(count))), torch.randn(2, 4)
+
+
+class Writes(nn.Module):
+    """Writes to one memory again and again, of which views are read between."""
+
+    def __init__(self, count):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(count))
+
+    def forward(self, x):
+        kept = torch.zeros_like(x)
+        for layer in self.layers:
+            kept[0] += layer(x)[0]
+            x = layer(kept).relu_()
+        return x
+
+
+def chain_of_writes(count):
+    return Writes(count), torch.randn(2, 4)
+
+
+def chain_of_cells(count):
+    cell = nn.GRUCell(4, 4)
+
+    def program(x):
+        for _ in range(count // 4):
+            x = cell(x, x)
+        return x
+
+    return program, torch.randn(2, 4)
+
+
+def calls_of_lowering(program, x) -> int:
+    profile = cProfile.Profile()
+
+    def backend(gm, example_inputs):
+        profile.enable()
+        xpu_amp_dynamo.lower(gm, example_inputs)
+        profile.disable()
+        return gm
+
+    torch._dynamo.reset()
+    with torch.no_grad():
+        torch.compile(program, backend=backend, fullgraph=True)(x)
+    return pstats.Stats(profile).total_calls
+
+
+@pytest.mark.parametrize("chain", [chain_of_layers, chain_of_writes, chain_of_cells])
+def test_twice_the_graph_is_twice_the_work(chain):
+    calls_of_lowering(*chain(8))  # fills caches
+    small, large = calls_of_lowering(*chain(32)), calls_of_lowering(*chain(64))
+    assert small > 1000
+    assert large <= 2.2 * small
