@@ -52,7 +52,7 @@ def may_read_narrow(node: fx.Node, context: LoweringContext) -> bool:
         return False
     if name in _BY_ALL_ARGUMENTS:
         return len(dtypes) == 1
-    return name in _BY_FIRST_ARGUMENT and _only_first_is_floating(node)
+    return name in _BY_FIRST_ARGUMENT and _only_first_counts(node, context)
 
 
 def _numbers_fit(node: fx.Node, dtype: torch.dtype) -> bool:
@@ -94,11 +94,13 @@ def _names_a_dtype(node: fx.Node) -> bool:
     return any(isinstance(leaf, torch.dtype) for leaf in given)
 
 
-def _only_first_is_floating(node: fx.Node) -> bool:
-    """Tell whether a call's first argument alone counts: others are indices, sizes, or parameters of a norm."""
+def _only_first_counts(node: fx.Node, context: LoweringContext) -> bool:
+    """Tell whether a call's first argument alone is narrow: others are indices, sizes, or parameters of a norm."""
     name = str(op_name_of(node))
     first = node.args[0] if node.args else None
-    if name in table.NORMALISATION or name.endswith("_as"):
+    others = [n for n in node.all_input_nodes if n is not first]
+    if not isinstance(first, fx.Node) or name.endswith("_as"):
         return isinstance(first, fx.Node)
-    others = [t for n in node.all_input_nodes if n is not first for t in tensors_in(value_of(n))]
-    return isinstance(first, fx.Node) and not any(t.is_floating_point() for t in others)
+    if name in table.NORMALISATION:
+        return all(map(context.is_as_recorded, others))
+    return not any(t.is_floating_point() for n in others for t in tensors_in(value_of(n)))

@@ -91,6 +91,24 @@ def test_ops_without_low_kernels_run_as_captured(op):
         torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("generated", ["weight", "bias", "input", "input and weight"])
+@pytest.mark.parametrize("norm", ["instance_norm", "batch_norm"])
+def test_norms_with_generated_parameters_read_them_as_captured(norm, generated):
+    def program(x, z, w, b):
+        scale = z @ w if "weight" in generated else b
+        shift = z @ w if generated == "bias" else b
+        x = x @ x.mT if "input" in generated else x
+        if norm == "instance_norm":
+            return F.instance_norm(x, weight=scale, bias=shift)
+        mean, variance = torch.zeros(5), torch.ones(5)
+        return F.batch_norm(x, mean, variance, scale, shift, training=True), mean, variance
+
+    args = matrices((3, 5, 5), (7,), (7, 5), (5,))
+    expected = torch.utils._pytree.tree_leaves(program(*args))
+    for actual, want in zip(torch.utils._pytree.tree_leaves(compile_program(program)(*args)), expected, strict=True):
+        assert_near(actual, want)
+
+
 def test_python_branches_on_captured_dtypes():
     def program(x, w):
         h = x @ w
