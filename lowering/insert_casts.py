@@ -33,7 +33,7 @@ from xpu_amp_dynamo.lowering.inline_graph import inline_graph
 from xpu_amp_dynamo.lowering.input_casts import InputCasts
 from xpu_amp_dynamo.lowering.layout_ops import LAYOUT_OPS
 from xpu_amp_dynamo.lowering.narrow_safe import may_read_narrow
-from xpu_amp_dynamo.lowering.node_kind import CALLS, base_op_name, is_higher_order, op_name_of
+from xpu_amp_dynamo.lowering.node_kind import CALLS, GRAD_MODE_CALLS, base_op_name, is_higher_order, op_name_of
 from xpu_amp_dynamo.lowering.pin_captured_dtypes import pin_memory, storages_written
 from xpu_amp_dynamo.lowering.trace_composite import trace_composite, trace_foreign
 from xpu_amp_dynamo.lowering.values import (
@@ -47,7 +47,6 @@ from xpu_amp_dynamo.lowering.values import (
 )
 from xpu_amp_dynamo.lowering.writes import is_called_in_place, mutated_inputs, writes_only_statistics, written_storages
 
-_GRAD_MODE_CALLS = (torch._C._set_grad_enabled, torch.set_grad_enabled)
 _INFERENCE_MODE_CALLS = (grad_mode._enter_inference_mode, grad_mode._exit_inference_mode)
 # Calls that read no element of a tensor.
 _SILENT_CALLS = (
@@ -84,7 +83,7 @@ class _CastInsertion:
 
     def _lower(self, node: fx.Node) -> None:
         """Cast the inputs of one call as its state says, and recompute its value."""
-        if node.target in _GRAD_MODE_CALLS:
+        if node.target in GRAD_MODE_CALLS:
             self.caster.grad_enabled = bool(node.args[0])
         if node.target in _INFERENCE_MODE_CALLS:
             self.caster.forget_all()
@@ -139,7 +138,7 @@ class _CastInsertion:
 
     def _lower_listed(self, node: fx.Node, written: list[fx.Node]) -> None:
         """Cast the inputs of a call that the policy lists."""
-        inputs = [n for n in node.all_input_nodes if self.context.holds_tensor_on_device(n) and n not in written]
+        inputs = [n for n in node.all_input_nodes if self.context.holds_tensor_on_device(n)]
         name, category = str(op_name_of(node)), self._category(node)
         if category is Category.BANNED and inputs:
             raise BannedOpError(name, _where(node))
@@ -151,8 +150,9 @@ class _CastInsertion:
         dtype = self.context.states[node].dtype
         wanted = cast_rule(name, dtypes, self.context.policy, dtype)
         if wanted is not None:
-            self._copy_if_written_later(node, inputs, wanted)
-            self.inputs.cast_inputs(node, dict.fromkeys(inputs, wanted))
+            read = [n for n in inputs if n not in written]
+            self._copy_if_written_later(node, read, wanted)
+            self.inputs.cast_inputs(node, dict.fromkeys(read, wanted))
         return None
 
     def _copy_if_written_later(self, node: fx.Node, inputs: list[fx.Node], wanted: torch.dtype) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import torch
 from torch import fx
 from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
 
@@ -19,6 +20,7 @@ from xpu_amp_dynamo.op_names import (
 )
 
 CALLS = ("call_function", "call_method")
+GRAD_MODE_CALLS = (torch._C._set_grad_enabled, torch.set_grad_enabled)
 
 
 def op_name_of(node: fx.Node) -> str | None:

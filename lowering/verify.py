@@ -45,9 +45,9 @@ def _check_listed_op(node: fx.Node, context: LoweringContext) -> str | None:
         return None
     if node in context.refused:
         return None
-    written = mutated_inputs(node)
-    values = [value_of(n) for n in tensor_inputs(node) if context.on_device(value_of(n)) and n not in written]
-    wanted = cast_rule(name, [v.dtype for v in values], context.policy, state.dtype)
+    inputs, written = [n for n in tensor_inputs(node) if context.on_device(value_of(n))], mutated_inputs(node)
+    wanted = cast_rule(name, [value_of(n).dtype for n in inputs], context.policy, state.dtype)
+    values = [value_of(n) for n in inputs if n not in written]
     wrong = [v.dtype for v in values if wanted and v.dtype in ELIGIBLE_DTYPES and v.dtype is not wanted]
     return f"{name} wants {wanted} and has {wrong}" if wrong else None
 

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from xpu_amp_dynamo.lowering.functorch_levels import is_level_call
+from xpu_amp_dynamo.lowering.node_kind import GRAD_MODE_CALLS, subgraphs_of
 from xpu_amp_dynamo.lowering.values import storage_of, value_of
 from xpu_amp_dynamo.lowering.writes import written_storages
 
@@ -32,6 +34,19 @@ def weights_of(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> dict[fx.Nod
         for position, (node, value) in enumerate(zip(placeholders(gm), example_inputs, strict=True))
         if type(value) is torch.nn.Parameter and storage_of(value_of(node)) not in written and not _is_gathered(node)
     }
+
+
+def differentiates_inside(gm: fx.GraphModule) -> bool:
+    """Tell whether a graph may differentiate by itself, whatever the grad mode is around it.
+
+    It, or a graph that it calls, then turns the grad mode on or enters levels of ``torch.func``.
+    """
+    return any(
+        (node.target in GRAD_MODE_CALLS and node.args[0] is not False)
+        or is_level_call(node)
+        or any(differentiates_inside(module) for _, module in subgraphs_of(node))
+        for node in gm.graph.nodes
+    )
 
 
 def placeholders(gm: fx.GraphModule) -> list[fx.Node]:

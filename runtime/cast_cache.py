@@ -40,7 +40,7 @@ class CastCache:
 
     def cast(self, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """Return ``tensor`` in ``dtype``, from the cache or the store of compiled code where it is kept there."""
-        if not (tensor.requires_grad and torch.is_grad_enabled()) and len(WEIGHTS):
+        if not (tensor.requires_grad and torch.is_grad_enabled()) and len(WEIGHTS) and not _is_seen():
             kept = WEIGHTS.find(tensor, dtype)
             if kept is not None:
                 return kept
@@ -86,9 +86,13 @@ def _may_cache(tensor: torch.Tensor, dtype: torch.dtype) -> bool:
 
 def _may_cache_now() -> bool:
     """Tell whether casts made at this moment may outlive this call: not those that some tracer or mode sees."""
+    return torch.is_autocast_cache_enabled() and not _is_seen()
+
+
+def _is_seen() -> bool:
+    """Tell whether a tracer, a mode or a level of ``torch.func`` sees each op; a kept cast is a constant to it."""
     return (
-        torch.is_autocast_cache_enabled()
-        and not torch._C._len_torch_dispatch_stack()
-        and torch._C._get_tracing_state() is None
-        and torch._C._functorch.maybe_current_level() is None
+        torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._get_tracing_state() is not None
+        or torch._C._functorch.maybe_current_level() is not None
     )

@@ -25,7 +25,7 @@ from xpu_amp_dynamo.lowering.pack_linear_weights import pack_linear_weights
 from xpu_amp_dynamo.lowering.pipeline import lower_graph
 from xpu_amp_dynamo.lowering.report import LoweringReport
 from xpu_amp_dynamo.lowering.values import value_of
-from xpu_amp_dynamo.lowering.weights import placeholders, weights_of
+from xpu_amp_dynamo.lowering.weights import differentiates_inside, placeholders, weights_of
 from xpu_amp_dynamo.options import BackendOptions
 from xpu_amp_dynamo.regions_around import enabled_elsewhere, turned_off
 from xpu_amp_dynamo.reports import publish_report
@@ -148,7 +148,7 @@ def _lift_weights(
     gm: fx.GraphModule, example_inputs: Sequence[Any], options: BackendOptions
 ) -> tuple[fx.GraphModule, list[LiftedCast]]:
     """Return the graph with inputs for the weights that are to be cached, and what to hand over for these."""
-    if options.weights == "recast" or _has_backward(example_inputs):
+    if options.weights == "recast" or _has_backward(example_inputs) or differentiates_inside(gm):
         return gm, []
     weights = weights_of(gm, example_inputs)
     cast_before_views(gm, weights)

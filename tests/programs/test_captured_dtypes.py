@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -107,6 +109,21 @@ def test_norms_with_generated_parameters_read_them_as_captured(norm, generated):
     expected = torch.utils._pytree.tree_leaves(program(*args))
     for actual, want in zip(torch.utils._pytree.tree_leaves(compile_program(program)(*args)), expected, strict=True):
         assert_near(actual, want)
+
+
+@pytest.mark.parametrize("region", [True, False])
+def test_a_renormalised_table_beside_narrow_weights(region):
+    def program(x, w, table):
+        index = torch.arange(8).view(2, 4) % 5
+        return F.embedding_bag(index, table, mode="sum", max_norm=1.0, per_sample_weights=x @ w), table
+
+    x, w, table = matrices((2, 4), (4, 4), (5, 8))
+    xpu_amp_dynamo.install(device_type="cpu")
+    with torch.autocast("cpu", torch.bfloat16) if region else contextlib.nullcontext():
+        expected = program(x, w, table.clone())
+        actual = compile_program(program)(x, w, table.clone())
+    for got, want in zip(actual, expected, strict=True):
+        assert_near(got, want)
 
 
 def test_python_branches_on_captured_dtypes():

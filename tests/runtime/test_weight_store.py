@@ -389,3 +389,35 @@ def test_bad_values_are_refused():
         xpu_amp_dynamo.errors.InvalidOptionError, match=r"'weights' is 'frozen'.*\['recast', 'cached'\]"
     ):
         xpu_amp_dynamo.BackendOptions(weights="frozen")
+
+
+@pytest.mark.parametrize("inner_backend", ["eager", "aot_eager"])
+def test_graphs_that_differentiate_under_no_grad_get_gradients(inner_backend):
+    layer, x = torch.nn.Linear(8, 8), torch.randn(4, 8)
+
+    def enabling(x):
+        with torch.enable_grad():
+            return layer(x).square().sum()
+
+    def transformed(weight, x):
+        return torch.func.grad(lambda w: (x @ w).square().sum())(weight)
+
+    options = {"inner_backend": inner_backend, "weights": "cached"}
+    with torch.no_grad():
+        torch.compile(enabling, backend="xpu_amp", options=options)(x).backward()
+        gradient = torch.compile(transformed, backend="xpu_amp", options=options)(layer.weight, x)
+        expected = transformed(layer.weight, x)
+    assert (gradient - expected).norm() <= 0.02 * expected.norm() > 0
+    assert layer.weight.grad is not None
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace` is deprecated:DeprecationWarning")
+def test_traces_read_weights_and_not_kept_casts():
+    layer, x = torch.nn.Linear(8, 8).eval(), torch.randn(4, 8)
+    with torch.no_grad():
+        torch.compile(layer, backend="xpu_amp", options={"inner_backend": "eager", "weights": "cached"})(x)
+        with xpu_amp_dynamo.autocast("cpu", cache_enabled=False):
+            traced = torch.jit.trace(layer, x, check_trace=False)
+        before = traced(x).float()
+        traced.load_state_dict({name: value * 2 for name, value in traced.state_dict().items()})
+        assert torch.equal(traced(x).float(), before * 2)
