@@ -7,6 +7,7 @@ import weakref
 from typing import NamedTuple
 
 import torch
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from xpu_amp_dynamo.runtime.autocast_cache_lifetime import token_of_autocast_cache
 from xpu_amp_dynamo.runtime.hide_from_dynamo import hide_from_dynamo
@@ -40,7 +41,7 @@ class CastCache:
 
     def cast(self, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """Return ``tensor`` in ``dtype``, from the cache or the store of compiled code where it is kept there."""
-        if not (tensor.requires_grad and torch.is_grad_enabled()) and len(WEIGHTS) and not _is_seen():
+        if not (tensor.requires_grad and torch.is_grad_enabled()) and len(WEIGHTS) and not _is_traced():
             kept = WEIGHTS.find(tensor, dtype)
             if kept is not None:
                 return kept
@@ -86,13 +87,13 @@ def _may_cache(tensor: torch.Tensor, dtype: torch.dtype) -> bool:
 
 def _may_cache_now() -> bool:
     """Tell whether casts made at this moment may outlive this call: not those that some tracer or mode sees."""
-    return torch.is_autocast_cache_enabled() and not _is_seen()
+    return torch.is_autocast_cache_enabled() and not torch._C._len_torch_dispatch_stack() and not _is_traced()
 
 
-def _is_seen() -> bool:
-    """Tell whether a tracer, a mode or a level of ``torch.func`` sees each op; a kept cast is a constant to it."""
+def _is_traced() -> bool:
+    """Tell whether a tracer or a level of ``torch.func`` follows what is computed; a kept cast is a constant to it."""
     return (
-        torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._get_tracing_state() is not None
+        torch._C._get_tracing_state() is not None
         or torch._C._functorch.maybe_current_level() is not None
+        or get_proxy_mode() is not None
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 import triton
@@ -44,7 +46,8 @@ def test_kernel_gets_what_it_was_captured_with(region, simulated_xpu):
     xpu_amp_dynamo.install()
     x, w = torch.randn(8, 8).to("xpu"), torch.randn(8, 8).to("xpu")
     compiled = torch.compile(program, backend="xpu_amp", fullgraph=True)
-    with torch.autocast("xpu", BFLOAT16, enabled=region), xpu_amp_dynamo.record_lowerings() as reports:
+    around = torch.autocast("xpu", BFLOAT16) if region else contextlib.nullcontext()
+    with around, xpu_amp_dynamo.record_lowerings() as reports:
         outputs = compiled(x, w)
     assert reports[0].ops["lower_precision"] == reports[0].ops["float32"] == 1
     assert [t.dtype for t in outputs] == [BFLOAT16 if region else FLOAT32, FLOAT32]
