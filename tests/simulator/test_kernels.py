@@ -90,6 +90,9 @@ triton: _to_copy+addmm float32/bfloat16->float32 896+1536""",
     )
 
 
+PRODUCTS = ("aten.mm.out", "aten.addmm.out", "aten.convolution.default")
+
+
 @pytest.mark.parametrize("name", ["mlp", "unet", "classifier"])
 def test_both_ways_of_autocast_are_counted_in_one_run(name):
     report = xpu_amp_dynamo.xpu_kernels(*build(name), train=True, beside=["stock autocast", "float32"])
@@ -100,7 +103,7 @@ def test_both_ways_of_autocast_are_counted_in_one_run(name):
     assert len({each.extern_calls for each in (report, stock, float32)}) == 1
     for each in (report, stock, float32):
         assert {launch.graph for launch in each.launches} == {"forward 0", "backward 0"}
-        products = [launch for launch in each.launches if launch.name in ("aten.mm.out", "aten.addmm.out")]
+        products = [launch for launch in each.launches if launch.name in PRODUCTS]
         wanted = torch.float32 if each is float32 else torch.bfloat16
         assert {launch.output_dtypes for launch in products} == {(wanted,)}
 
