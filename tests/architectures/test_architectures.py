@@ -20,7 +20,7 @@ SAMPLES = {"transformers": 7, "diffusers": 3, "timm": 3, "torchvision": 2}
 INDUCTOR_SAMPLES = {"transformers": 11, "diffusers": 4, "timm": 3, "torchvision": 2}
 SMALL = 100
 # How many names of each library the complete sweep takes; ARCHITECTURES=all takes every one and needs an hour.
-NAMES = {"transformers": 170, "diffusers": 50, "timm": 16, "torchvision": 10}
+NAMES = {"transformers": 120, "diffusers": 34, "timm": 14, "torchvision": 8}
 # What runs the lowered graphs of a model in a region and alone; every other one has them the other way round.
 INNER_BACKENDS = ("eager", "aot_eager")
 # One in so many is trained too.

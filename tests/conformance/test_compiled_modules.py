@@ -158,7 +158,7 @@ def test_module(name, training):
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("name", NAMES)
 def test_module_on_many_samples(name, training, lower):
-    check(name, training, None, "aot_eager" if lower is torch.float16 else "eager", lower)
+    check(name, training, None, "eager", lower)
 
 
 def test_exceptions_name_modules():
