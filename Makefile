@@ -2,6 +2,7 @@
 #   make demo    compile two real models with backend="xpu_amp" on the best device present
 #   make test    the tests, without the complete sweeps
 #   make test-slow   the complete sweeps that `make test` leaves out
+#   make sweep   larger sweeps, through Inductor for the most part, which CI leaves out; half an hour on two cores
 #   make fuzz    as many random programs as PROGRAMS says, others in each run
 #   make check   style and types
 #   make benchmark  all tables of benchmarks/, with JSON in $(RESULTS); an hour on two cores
@@ -23,7 +24,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 SET_TORCHVISION_ASIDE = { $(BIN)/pip install --quiet --constraint constraints.txt --no-deps --target $(VENV)/aside \
 	torchvision && $(BIN)/pip uninstall --quiet --yes torchvision; }
 
-.PHONY: demo test test-slow fuzz check benchmark clean
+.PHONY: demo test test-slow sweep fuzz check benchmark clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.demo
@@ -35,6 +36,9 @@ test: $(VENV)/.installed
 
 test-slow: $(VENV)/.installed
 	$(PYTEST) -m slow
+
+sweep: $(VENV)/.installed
+	$(PYTEST) -m sweep
 
 fuzz: $(VENV)/.installed
 	RANDOM_PROGRAMS=$(PROGRAMS) $(PYTEST) -m slow --timeout 0 tests/programs/test_random_programs.py

@@ -94,7 +94,7 @@ def test_every_architecture(library, name, inner_backends, train, record_propert
     assert_none(name, problems + (problems_of_training(case, inner_backends[0]) if train else []))
 
 
-@pytest.mark.slow
+@pytest.mark.sweep
 @pytest.mark.parametrize(("library", "slot", "count"), slots(INDUCTOR_SAMPLES))
 def test_inductor(library, slot, count):
     name, case = sample(library, slot, count)

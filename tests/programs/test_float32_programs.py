@@ -26,8 +26,8 @@ FEW = settings(
     print_blob=True,
     phases=[Phase.generate, *([Phase.shrink] if NUMBER else [])],
 )
-MANY = settings(FEW, max_examples=int(NUMBER or 400))
-INDUCTOR = settings(FEW, max_examples=int(NUMBER or 400) // 8)
+MANY = settings(FEW, max_examples=int(NUMBER or 200))
+INDUCTOR = settings(FEW, max_examples=int(NUMBER or 400) // 4)
 
 
 LOWER = (torch.bfloat16, torch.float16)
@@ -94,7 +94,7 @@ def test_many_float32_programs():
     run(MANY, "aot_eager", float32_programs(breaks=True, most=14))
 
 
-@pytest.mark.slow
+@pytest.mark.sweep
 def test_float32_programs_through_inductor():
     run(INDUCTOR, "inductor", float32_programs(most=6, breaks=False))
 
