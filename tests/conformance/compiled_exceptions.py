@@ -52,6 +52,8 @@ TAKEN_APART: dict[str, str] = {"addcdiv": "becomes div, mul and add"}
 
 # Only the first sample can be compiled, or run on copies.
 NO_OTHER_SAMPLES: dict[str, str] = {
+    "nn.functional.linear_cross_entropy.chunked": "warns, at which Dynamo leaves the call uncompiled",
+    "nn.functional.linear_cross_entropy.chunked_none": "warns, at which Dynamo leaves the call uncompiled",
     "as_strided.partial_views": "reads memory around its argument, which copies do not have",
     "combinations": "Dynamo's own error: it loses sizes read from data on the way",
 }
