@@ -196,3 +196,15 @@ def test_unknown_policy_names_the_legal_ones():
 )
 def test_cast_rule(op, dtypes, wanted):
     assert cast_rule(op, dtypes, XPU, FLOAT16) is wanted
+
+
+@pytest.mark.parametrize("ops", ["softmax", 5])
+def test_a_list_that_is_none_is_refused(ops):
+    with pytest.raises(UnknownOpError, match="give a list of ops"):
+        Policy.named("xpu").with_ops(float32=ops)
+
+
+def test_near_matches_can_be_listed():
+    with pytest.raises(UnknownOpError) as caught:
+        Policy.named("xpu").with_ops(float32=["add_"])
+    assert "add_" not in str(caught.value).partition("near matches")[2].split(", ")

@@ -173,6 +173,6 @@ def _canonical(qualified: str) -> str:
 def _unknown_message(given: object, name: str) -> str:
     """Say which op is not known and which known names come near."""
     known = {_canonical(n).partition(".")[0] for n in torch._C._dispatch_get_all_op_names()}
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    near = [match for match in difflib.get_close_matches(name, known, n=3, cutoff=0.6) if overloads_of(match)]
     hint = f"near matches: {', '.join(near)}" if near else "names are those of torch.ops, such as 'softmax'"
     return f"unknown op {given!r}: no out-of-place op {name!r} is registered; {hint}"

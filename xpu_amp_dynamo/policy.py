@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from xpu_amp_dynamo.cast_rule import Category
-from xpu_amp_dynamo.errors import OverlappingOpsError, UnknownPolicyError
+from xpu_amp_dynamo.errors import OverlappingOpsError, UnknownOpError, UnknownPolicyError
 from xpu_amp_dynamo.listable import refuse_unlistable
 from xpu_amp_dynamo.op_names import resolve_op
 from xpu_amp_dynamo.op_tables import completion, documented, ipex, torch_xpu
@@ -51,7 +51,7 @@ class Policy:
     def __post_init__(self) -> None:
         for category in Category:
             ops: Iterable[Op] = getattr(self, category.value)
-            object.__setattr__(self, category.value, frozenset(map(resolve_op, ops)))
+            object.__setattr__(self, category.value, _resolve_all(category.value, ops))
         lists = {c.value: getattr(self, c.value) for c in Category}
         _refuse_overlap(lists)
         refuse_unlistable({name: ops for name, ops in lists.items() if name != Category.BANNED.value})
@@ -94,10 +94,10 @@ class Policy:
             OverlappingOpsError: one call names an op in two lists.
         """
         moves = {
-            "lower_precision": frozenset(map(resolve_op, lower_precision)),
-            "float32": frozenset(map(resolve_op, float32)),
-            "promote": frozenset(map(resolve_op, promote)),
-            "leave": frozenset(map(resolve_op, leave)),
+            "lower_precision": _resolve_all("lower_precision", lower_precision),
+            "float32": _resolve_all("float32", float32),
+            "promote": _resolve_all("promote", promote),
+            "leave": _resolve_all("leave", leave),
         }
         _refuse_overlap(moves)
         moved = frozenset().union(*moves.values())
@@ -123,6 +123,13 @@ class Policy:
     def __str__(self) -> str:
         lists = (f"  {c.value}: {', '.join(sorted(getattr(self, c.value))) or '-'}" for c in Category)
         return "\n".join([f"Policy {self.name!r}", *lists])
+
+
+def _resolve_all(name: str, ops: object) -> frozenset[str]:
+    """Return the names of the ops that are given for one list."""
+    if isinstance(ops, str) or not isinstance(ops, Iterable):
+        raise UnknownOpError(f"{name} is {ops!r}; give a list of ops, such as {name}=['softmax']")
+    return frozenset(map(resolve_op, ops))
 
 
 def as_policy(policy: Policy | str | None) -> Policy:
