@@ -89,7 +89,7 @@ def test_float32_programs():
     run(FEW, "aot_eager", float32_programs())
 
 
-@pytest.mark.slow
+@pytest.mark.sweep
 def test_many_float32_programs():
     run(MANY, "aot_eager", float32_programs(breaks=True, most=14))
 

@@ -162,6 +162,6 @@ def test_values_and_memory_stay():
     check_many(30)
 
 
-@pytest.mark.slow
+@pytest.mark.sweep
 def test_values_and_memory_stay_in_many_graphs():
-    check_many(int(os.environ.get("XPU_AMP_RANDOM_GRAPHS", "150")))
+    check_many(int(os.environ.get("XPU_AMP_RANDOM_GRAPHS", "1000")))
