@@ -29,7 +29,7 @@ from xpu_amp_dynamo.lowering.casting import Caster, insert_copy, is_pin, settle_
 from xpu_amp_dynamo.lowering.context import LoweringContext
 from xpu_amp_dynamo.lowering.fake_run import REFUSALS, run_mutation, run_node, with_recorded_sizes
 from xpu_amp_dynamo.lowering.functorch_levels import is_level_call, is_wrapped
-from xpu_amp_dynamo.lowering.inline_graph import inline_graph
+from xpu_amp_dynamo.lowering.inline_graph import Inlined, inline_graph
 from xpu_amp_dynamo.lowering.input_casts import InputCasts
 from xpu_amp_dynamo.lowering.layout_ops import LAYOUT_OPS
 from xpu_amp_dynamo.lowering.narrow_safe import may_read_narrow
@@ -197,29 +197,33 @@ class _CastInsertion:
         traced = trace_composite(node, self.context, state, with_casts=not as_captured)
         if traced is None:
             return False
-        inlined = inline_graph(node, traced, self.context, self.caster)
-        self._erased.update(inlined.erased)
-        self.context.report.ops["composite"] += 1
-        self.changed = True
+        inlined = self._inline(node, traced, "composite")
         if as_captured:
             self._lower_inlined(inlined.nodes)
-            return True
-        for result in inlined.results:
-            self.inputs.keep_wrapped(result)
+        else:
+            self._keep_all_wrapped(inlined.results)
         return True
 
     def _inline_foreign(self, node: fx.Node, traced: fx.GraphModule) -> bool:
         """Replace a call by what the autocast kernel of its own library does."""
-        inlined = inline_graph(node, traced, self.context, self.caster)
-        self._erased.update(inlined.erased)
-        self.context.report.ops["foreign"] += 1
-        self.changed = True
+        inlined = self._inline(node, traced, "foreign")
         for inner in inlined.nodes:
             self.context.recorded.setdefault(inner, value_of(inner))
         self._narrowed.update(result for result in inlined.results if not self.context.is_as_recorded(result))
-        for result in inlined.results:
-            self.inputs.keep_wrapped(result)
+        self._keep_all_wrapped(inlined.results)
         return True
+
+    def _inline(self, node: fx.Node, traced: fx.GraphModule, kind: str) -> Inlined:
+        """Put the ops of a trace in the place of a call, and count the call as one of a kind."""
+        inlined = inline_graph(node, traced, self.context, self.caster)
+        self._erased.update(inlined.erased)
+        self.context.report.ops[kind] += 1
+        self.changed = True
+        return inlined
+
+    def _keep_all_wrapped(self, results: Iterable[fx.Node]) -> None:
+        for result in results:
+            self.inputs.keep_wrapped(result)
 
     def _lower_inlined(self, nodes: list[fx.Node]) -> None:
         """Lower the ops of a composite, which were traced as captured."""
@@ -230,7 +234,7 @@ class _CastInsertion:
 
     def _recompute(self, node: fx.Node, written: list[fx.Node]) -> None:
         """Bring the value of a call inside a region up to date with its inputs."""
-        unchanged = has_value(node) and all(map(self.context.is_as_recorded, node.all_input_nodes))
+        unchanged = has_value(node) and self.context.reads_as_captured(node)
         if unchanged and not self._may_have_been_cast(node):
             return
         recorded = self.context.recorded.get(node)
@@ -283,7 +287,7 @@ class _CastInsertion:
         try:
             set_value(node, self._run(node, written))
         except REFUSALS as again:
-            if not has_value(node) or not all(map(self.context.is_as_recorded, node.all_input_nodes)):
+            if not has_value(node) or not self.context.reads_as_captured(node):
                 raise LoweringError(f"cannot lower {node.format_node()}: {error}{_where(node)}") from again
             self.context.refused.add(node)
 

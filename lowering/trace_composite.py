@@ -8,7 +8,7 @@ before:  einsum("ij,jk->ik", a, b)                                         # a, 
 after:   ... view(permute(a)) -> to(bfloat16) -> bmm(., to(bfloat16)) -> view ...
 
 No table of internals is needed. Ops that call listed ops in compiled kernels are out of reach: see
-``tests/conformance/known_exceptions.py``.
+``op_tables/opaque.py``.
 """
 
 from __future__ import annotations

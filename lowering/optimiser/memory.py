@@ -8,6 +8,7 @@ from collections.abc import Hashable, Iterable
 import torch
 from torch import fx
 
+from xpu_amp_dynamo.lowering.node_kind import arguments_of
 from xpu_amp_dynamo.lowering.optimiser.ops import LAYOUT_READERS, RESHAPES
 from xpu_amp_dynamo.lowering.values import has_value, storage_of, tensors_in, value_of
 
@@ -117,8 +118,7 @@ def sees_memory(node: fx.Node) -> bool:
 
 def _arguments(node: fx.Node, names: list[str]) -> list[fx.Node]:
     """List the nodes in the arguments of these names."""
-    assert isinstance(node.target, torch._ops.OpOverload)
-    named = dict(zip((a.name for a in node.target._schema.arguments), node.args, strict=False)) | node.kwargs
+    named = arguments_of(node)
     nodes: list[fx.Node] = []
     fx.map_arg([named.get(name) for name in names], nodes.append)
     return nodes
