@@ -32,7 +32,7 @@ def inductor_compiler(mode: str | None, patches: Mapping[str, Any], precision: s
         RuntimeError: a patch names no setting of Inductor, or has a value of another type.
     """
     # Inductor's own modules take half a second to import, which eager code need not wait for.
-    from xpu_amp_dynamo.inductor_passes import BlocksByCast, CastPasses
+    from xpu_amp_dynamo.inductor_passes import CastPasses, SchedulePasses
 
     modes = torch._inductor.list_mode_options()
     if mode is not None and mode not in modes:
@@ -41,7 +41,7 @@ def inductor_compiler(mode: str | None, patches: Mapping[str, Any], precision: s
     settings = {**({ROUNDING_SETTING: True} if exact else {}), **patches}
     if settings.get(SCHEDULER_SETTING, getattr(torch._inductor.config, SCHEDULER_SETTING)) is None:
         # Inductor takes one pass there; a user's own is worth more than fewer kernels.
-        settings |= {SCHEDULER_SETTING: BlocksByCast(), MIXED_SIZES_SETTING: 2}
+        settings |= {SCHEDULER_SETTING: SchedulePasses(), MIXED_SIZES_SETTING: 2}
     joint, post_grad = (EXACT_JOINT_PASSES, EXACT_PASSES) if exact else (FAST_JOINT_PASSES, FAST_PASSES)
     for name, passes in ((JOINT_SETTING, joint), (POST_GRAD_SETTING, post_grad)):
         settings[name] = [*_passes_of_the_user(name, patches), CastPasses(passes)]

@@ -10,7 +10,13 @@ import torch
 from torch import fx
 from torch._inductor.custom_graph_pass import CustomGraphPass, CustomSchedulerPass, get_hash_for_files
 from torch._inductor.ir import Buffer
-from torch._inductor.scheduler import BaseSchedulerNode, ForeachKernelSchedulerNode
+from torch._inductor.scheduler import (
+    BaseSchedulerNode,
+    ForeachKernelSchedulerNode,
+    FusedSchedulerNode,
+    SchedulerNode,
+    refresh_group_node_dependencies,
+)
 
 from xpu_amp_dynamo.lowering.optimiser.verify import Pass
 
@@ -37,19 +43,14 @@ class CastPasses(CustomGraphPass):
         return hash_of_sources(), tuple(run.__name__ for run in self._passes)
 
 
-class BlocksByCast(CustomSchedulerPass):
-    """Gives each cast of a group blocks of its own size, so that casts of all shapes can share a kernel.
-
-    For every tensor of a foreach kernel Inductor launches as many blocks as the largest needs, and so keeps
-    tensors of different sizes apart where casting also changes their layout, as convolutions want it. Its combo
-    kernels count and tune the blocks of each tensor; such a group becomes one of those. Checked on torch 2.13.0.
-    """
+class SchedulePasses(CustomSchedulerPass):
+    """Passes over the kernels that Inductor has fused, before it reorders them. Checked on torch 2.13.0."""
 
     def __call__(self, nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
         """Edit the scheduled nodes of a graph in place, and return them."""
         for node in nodes:
-            if isinstance(node, ForeachKernelSchedulerNode) and _casts_for_convolutions(node):
-                node.per_subkernel_blocks = node.enable_autotune = True
+            _count_blocks_by_cast(node)
+            _wait_for_writes(node)
         return nodes
 
     def uuid(self) -> bytes:
@@ -68,6 +69,36 @@ def source_files() -> tuple[str, ...]:
     specs = [importlib.util.find_spec(package) for package in PACKAGES]
     folders = [Path(folder) for spec in specs if spec for folder in spec.submodule_search_locations or ()]
     return tuple(sorted({str(path) for folder in folders for path in folder.rglob("*.py")}))
+
+
+def _count_blocks_by_cast(node: BaseSchedulerNode) -> None:
+    """Give each cast of a group blocks of its own size, so that casts of all shapes can share a kernel.
+
+    For every tensor of a foreach kernel Inductor launches as many blocks as the largest needs, and so keeps
+    tensors of different sizes apart where casting also changes their layout, as convolutions want it. Its combo
+    kernels count and tune the blocks of each tensor; such a group becomes one of those.
+    """
+    if isinstance(node, ForeachKernelSchedulerNode) and _casts_for_convolutions(node):
+        node.per_subkernel_blocks = node.enable_autotune = True
+
+
+def _wait_for_writes(node: BaseSchedulerNode) -> None:
+    """Let a kernel wait again for writes to what it reads.
+
+    Where Inductor fuses loops of other shapes for the CPU, it writes down anew what they read, and forgets that memory
+    which is written later goes by a later name. Reordered to save memory, a cast then reads a gradient before it is
+    added up: behind nearest upsampling all gradients were 0 (torch 2.13.0).
+    """
+    stale = [part for part in node.get_nodes() if isinstance(part, SchedulerNode) and _reads_by_old_names(part)]
+    for part in stale:
+        part.set_read_writes(part.read_writes.rename(part.mutation_renames))
+    if stale and isinstance(node, FusedSchedulerNode):
+        refresh_group_node_dependencies(node)
+
+
+def _reads_by_old_names(node: SchedulerNode) -> bool:
+    """Tell whether a node reads memory by a name that it had before it was written."""
+    return any(read.name in node.mutation_renames for read in node.read_writes.reads)
 
 
 def _casts_for_convolutions(node: ForeachKernelSchedulerNode) -> bool:

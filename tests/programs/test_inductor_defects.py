@@ -1,0 +1,49 @@
+"""Defects of Inductor that casts expose, and that compiled programs of ours are kept from."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.programs.comparison import relative_error
+
+BFLOAT16 = torch.bfloat16
+
+
+@pytest.fixture
+def model():
+    """Nearest upsampling between convolutions, large enough that Inductor fuses loops of other shapes."""
+    convolutions = [
+        torch.nn.Conv2d(3, 32, 3, padding=1),
+        torch.nn.Conv2d(32, 32, 3, stride=2, padding=1),
+        torch.nn.Conv2d(32, 32, 3, padding=1),
+    ]
+    return torch.nn.Sequential(*convolutions[:2], torch.nn.Upsample(scale_factor=2.0), convolutions[2])
+
+
+def gradients(model, program, x):
+    model.zero_grad()
+    program(x).square().mean().backward()
+    return [weight.grad for weight in model.parameters()]
+
+
+def test_gradients_behind_nearest_upsampling(model):
+    x = torch.randn(1, 3, 32, 32)
+    expected = gradients(model, model, x)
+    for ours, theirs in zip(gradients(model, torch.compile(model, backend="xpu_amp"), x), expected, strict=True):
+        assert relative_error(ours, theirs) < 0.02
+
+
+def test_inductor_reads_a_gradient_before_it_is_added_up(model):
+    """Fails when PyTorch mends it: then ``_wait_for_writes`` can go."""
+
+    def convolution(layer, x):
+        weights = layer.weight.to(BFLOAT16), layer.bias.to(BFLOAT16)
+        return F.conv2d(x.to(BFLOAT16), *weights, layer.stride, layer.padding).float()
+
+    def program(x):
+        return convolution(model[3], model[2](convolution(model[1], convolution(model[0], x))))
+
+    first, *_ = gradients(model, torch.compile(program), torch.randn(1, 3, 32, 32))
+    assert not first.any()
