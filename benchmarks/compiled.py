@@ -2,9 +2,9 @@
 
     python -m benchmarks.compiled [--models bert llama] [--json results.json]
 
-Every model runs inference, inference with cached weights (there also beside stock autocast with ``freezing``) and a
-training step, each with the program inside an autocast region, so that all outputs have the same dtypes. The decode
-case is a Llama that is given one token.
+Every model runs inference, inference with cached weights (there also beside stock autocast with ``freezing``), on
+NVIDIA's GPUs inference by CUDA graphs, and a training step, each with the program inside an autocast region, so that
+all outputs have the same dtypes. The decode case is a Llama that is given one token.
 """
 
 from __future__ import annotations
@@ -25,15 +25,22 @@ import transformers
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 
 import xpu_amp_dynamo
 from benchmarks.models import MODELS, Inputs, Size, build, loss_and_output
 from benchmarks.timing import interleaved_medians, keep_freed_memory, synchronize
 from xpu_amp_dynamo.inductor_passes import CastPasses
 
+CONVOLUTIONAL = ("resnet", "autoencoder", "unet")
 SIZES = {
     **dict.fromkeys(MODELS, Size(width=256, layers=2, heads=4, batch=4, length=64)),
-    **dict.fromkeys(("resnet", "autoencoder", "unet"), Size(width=64, layers=2, batch=4, length=64)),
+    **dict.fromkeys(CONVOLUTIONAL, Size(width=64, layers=2, batch=4, length=64)),
+}
+SIZES_ON_GPUS = {
+    **dict.fromkeys(MODELS, Size(width=1024, layers=8, heads=16, batch=8, length=256)),
+    **dict.fromkeys(CONVOLUTIONAL, Size(width=256, layers=2, batch=16, length=128)),
 }
 DECODE = "llama, one token"
 DECODE_SIZE = Size(width=2048, layers=4, heads=16, batch=1, length=1)
@@ -52,18 +59,24 @@ PROGRAMS: dict[str, dict[str, dict[str, Any]]] = {
         "stock, frozen": FROZEN,
         "float32": STOCK,
     },
+    "inference, CUDA graphs": {
+        "xpu_amp": {**OURS, "options": {"weights": "cached", "inductor": {"triton.cudagraphs": True}}},
+        "stock autocast": {**STOCK, "mode": "reduce-overhead"},
+        "float32": {**STOCK, "mode": "reduce-overhead"},
+    },
     "training": {"xpu_amp": OURS, "stock autocast": STOCK, "float32": STOCK},
 }
 
 
 def measure(case: str, program: str, device: str) -> dict[str, dict[str, float]]:
-    """Return the median seconds of a call and the seconds of the first call of each way, by way."""
+    """Return medians and seconds of the first call, and on GPUs kernels and their seconds, by way."""
     calls, first = {}, {}
+    sizes = SIZES if device == "cpu" else SIZES_ON_GPUS
     seconds_of_ours = [0.0]
     torch._dynamo.reset()
     for way, options in PROGRAMS[program].items():
         # Frozen code keeps its weights as constants, and so must not share its model.
-        model, inputs = build("llama", DECODE_SIZE, device) if case == DECODE else build(case, SIZES[case], device)
+        model, inputs = build("llama", DECODE_SIZE, device) if case == DECODE else build(case, sizes[case], device)
         calls[way] = _call(model, inputs, way, options, device, train=program == "training")
         started = time.perf_counter()
         # torch 2.13's Dynamo looks for freezing in the global configuration, not among a compilation's options.
@@ -74,7 +87,12 @@ def measure(case: str, program: str, device: str) -> dict[str, dict[str, float]]
         first[way] = time.perf_counter() - started
         seconds_of_ours.extend(report.seconds for report in reports)
     medians = interleaved_medians(calls, device=device, rounds=ROUNDS)
-    return {"median": medians, "first call": first, "passes": {"xpu_amp": sum(seconds_of_ours)}}
+    result = {"median": medians, "first call": first, "passes": {"xpu_amp": sum(seconds_of_ours)}}
+    if device != "cpu":
+        kernels = {way: kernels_of(call, device) for way, call in calls.items()}
+        result["kernels"] = {way: len(seconds) for way, seconds in kernels.items()}
+        result["kernel seconds"] = {way: sum(seconds) for way, seconds in kernels.items()}
+    return result
 
 
 def _call(
@@ -112,6 +130,15 @@ def _region(way: str, device: str) -> contextlib.AbstractContextManager[Any]:
     return contextlib.nullcontext() if way == "float32" else torch.autocast(device, torch.bfloat16)
 
 
+def kernels_of(call: Callable[[], object], device: str) -> list[float]:
+    """Return the seconds of each kernel that one call launches on a GPU, copies and fills among them."""
+    activity = {"cuda": ProfilerActivity.CUDA, "xpu": ProfilerActivity.XPU}[device]
+    with profile(activities=[activity]) as profiler:
+        call()
+        synchronize(device)
+    return [e.time_range.elapsed_us() * 1e-6 for e in profiler.events() if e.device_type is not DeviceType.CPU]
+
+
 def table_of(results: Mapping[str, dict[str, dict[str, float]]], device: str) -> Table:
     """Tabulate medians and ratios; a ratio above 1 means that ours is faster."""
     table = Table(
@@ -122,6 +149,8 @@ def table_of(results: Mapping[str, dict[str, dict[str, float]]], device: str) ->
         "float32 / ours",
         "first call, s, ours / stock",
         "our passes, of it",
+        "kernels, ours / stock / float32",
+        "their ms",
     )
     table.title = f"compiled steps on {device}, medians of {ROUNDS} interleaved rounds"
     for case, result in results.items():
@@ -129,7 +158,10 @@ def table_of(results: Mapping[str, dict[str, dict[str, float]]], device: str) ->
         ratios = [f"{medians[way] / medians['xpu_amp']:.2f}" if way in medians else "" for way in PEERS]
         compiling = f"{first['xpu_amp']:.1f} / {first['stock autocast']:.1f}"
         passes = f"{result['passes']['xpu_amp'] / first['xpu_amp']:.1%}"
-        table.add_row(case, f"{medians['xpu_amp'] * 1e3:.2f}", *ratios, compiling, passes)
+        ways = ("xpu_amp", "stock autocast", "float32")
+        kernels = " / ".join(str(result["kernels"][way]) for way in ways) if "kernels" in result else ""
+        busy = " / ".join(f"{result['kernel seconds'][way] * 1e3:.2f}" for way in ways) if kernels else ""
+        table.add_row(case, f"{medians['xpu_amp'] * 1e3:.2f}", *ratios, compiling, passes, kernels, busy)
     return table
 
 
@@ -146,11 +178,12 @@ def main() -> None:
     torch.compiler.config.force_disable_caches = True
     warnings.filterwarnings("ignore", "dynamo_pgo force disabled")
     device = xpu_amp_dynamo.default_device_type()
-    console = Console(width=140)
+    console = Console(width=170)
     for options in (STOCK, OURS):
         # The first compilation of a process loads the compiler, which is no one way's time.
         torch.compile(torch.nn.Linear(8, 8).to(device), **options)(torch.ones(8, 8, device=device))
-    cases = [(m, p) for m in arguments.models for p in arguments.programs if m != DECODE or p != "training"]
+    programs = [p for p in arguments.programs if device == "cuda" or p != "inference, CUDA graphs"]
+    cases = [(m, p) for m in arguments.models for p in programs if m != DECODE or p != "training"]
     results = {}
     for name, program in track(cases, description="measuring", console=console):
         results[f"{name}, {program}"] = measure(name, program, device)

@@ -135,10 +135,12 @@ def _register(
         warnings.filterwarnings("ignore", message="(?s).*Overriding a previously registered kernel")
         try:
             for overload, kernel in kernels.items():
-                _library(libraries, overload.namespace).impl(overload, kernel, key, with_keyset=True)
+                _library(libraries, overload.namespace).impl(
+                    overload, kernel, key, with_keyset=True, allow_override=True
+                )
             for name in stock - {overload.name() for overload in kernels}:
                 fallthrough = torch.library.fallthrough_kernel
-                _library(libraries, "aten").impl(name.removeprefix("aten::"), fallthrough, key)
+                _library(libraries, "aten").impl(name.removeprefix("aten::"), fallthrough, key, allow_override=True)
         except BaseException:
             _destroy(libraries)
             raise

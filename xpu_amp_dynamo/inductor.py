@@ -44,12 +44,13 @@ def inductor_compiler(mode: str | None, patches: Mapping[str, Any], precision: s
         settings |= {SCHEDULER_SETTING: SchedulePasses(), MIXED_SIZES_SETTING: 2}
     joint, post_grad = (EXACT_JOINT_PASSES, EXACT_PASSES) if exact else (FAST_JOINT_PASSES, FAST_PASSES)
     for name, passes in ((JOINT_SETTING, joint), (POST_GRAD_SETTING, post_grad)):
-        settings[name] = [*_passes_of_the_user(name, patches), CastPasses(passes)]
+        settings[name] = CastPasses(passes, before=_passes_of_the_user(name, patches))
     return torch._TorchCompileInductorWrapper(mode, settings, None)
 
 
 def _passes_of_the_user(name: str, patches: Mapping[str, Any]) -> list[Any]:
     """List the passes that the user set for a moment of Inductor; they run before ours."""
-    from torch._inductor.custom_graph_pass import get_custom_graph_passes
-
-    return list(get_custom_graph_passes(patches.get(name, getattr(torch._inductor.config, name))))
+    passes = patches.get(name, getattr(torch._inductor.config, name))
+    if passes is None:
+        return []
+    return list(passes) if isinstance(passes, (list, tuple)) else [passes]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import fx
-from torch._inductor.custom_graph_pass import CustomGraphPass, CustomSchedulerPass, get_hash_for_files
+from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
 from torch._inductor.ir import Buffer
 from torch._inductor.scheduler import (
     BaseSchedulerNode,
@@ -24,27 +26,41 @@ from xpu_amp_dynamo.lowering.optimiser.verify import Pass
 PACKAGES = ("xpu_amp_dynamo", "xpu_amp_dynamo.lowering", "xpu_amp_dynamo.runtime")
 
 
-class CastPasses(CustomGraphPass):
-    """Passes of the cast optimiser, as Inductor takes them."""
+try:
+    from torch._inductor.custom_graph_pass import CustomSchedulerPass
+except ImportError:  # New in torch 2.13; before, Inductor took any function.
+    CustomSchedulerPass = object  # type: ignore[assignment,misc]
 
-    def __init__(self, passes: tuple[Pass, ...]) -> None:
+
+class CastPasses(CustomGraphPass):
+    """Passes of the cast optimiser, as Inductor takes them: as one, since before torch 2.13 it took no list."""
+
+    def __init__(self, passes: tuple[Pass, ...], before: Sequence[Callable[[fx.Graph], Any]] = ()) -> None:
+        """Join passes.
+
+        Args:
+            passes: those of the optimiser.
+            before: those that the user set for the same moment; they run first.
+        """
         self._passes = passes
+        self._before = before
 
     def __call__(self, graph: fx.Graph) -> None:
         """Edit a graph in place.
 
         Not verified here: that costs two runs on fake tensors, as much as a twentieth of the compilation. Tests do.
         """
-        for run in self._passes:
+        for run in (*self._before, *self._passes):
             run(graph)
 
-    def uuid(self) -> tuple[bytes, tuple[str, ...]]:
-        """Return what Inductor's cache knows these passes by: their names and their code."""
-        return hash_of_sources(), tuple(run.__name__ for run in self._passes)
+    def uuid(self) -> tuple[Any, ...] | None:
+        """Return what Inductor's cache knows these passes by; None, which keeps code out of it, for functions."""
+        theirs = [run.uuid() if isinstance(run, CustomGraphPass) else None for run in self._before]
+        return None if None in theirs else (hash_of_sources(), *(run.__name__ for run in self._passes), *theirs)
 
 
 class SchedulePasses(CustomSchedulerPass):
-    """Passes over the kernels that Inductor has fused, before it reorders them. Checked on torch 2.13.0."""
+    """Passes over the kernels that Inductor has fused, before it reorders them. Checked on torch 2.11.0 and 2.13.0."""
 
     def __call__(self, nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
         """Edit the scheduled nodes of a graph in place, and return them."""

@@ -88,7 +88,7 @@ def gradients_of(
 def _random_like(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Return random numbers that do not depend on the tensor's dtype but for their rounding."""
     wide = torch.complex64 if tensor.is_complex() else torch.float32
-    return torch.randn(tensor.shape, dtype=wide, generator=generator).to(tensor.dtype)
+    return torch.randn(tensor.shape, dtype=wide, generator=generator).to(tensor.device, tensor.dtype)
 
 
 def assert_equal(actual: Outcome, expected: Outcome, *, strides: bool = True) -> None:

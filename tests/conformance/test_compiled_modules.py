@@ -42,6 +42,7 @@ class Step:
     info: ModuleInfo
     sample: ModuleInput
     training: bool
+    device: str
     differentiated: int = 0
 
     def run(self, backend: str | None = None, region: Region = contextlib.nullcontext, **options: Any) -> Outcome:
@@ -51,7 +52,7 @@ class Step:
         build, forward = self.sample.constructor_input, self.sample.forward_input
         with warnings.catch_warnings(), xpu_amp_dynamo.record_lowerings() as reports:
             warnings.simplefilter("ignore")  # the modules' own
-            module = self.info.module_cls(*build.args, **build.kwargs).train(self.training)
+            module = self.info.module_cls(*build.args, **build.kwargs).train(self.training).to(self.device)
             call = torch.compile(module, backend=backend, dynamic=False, **options) if backend else module
             args, kwargs = pytree.tree_map_only(torch.Tensor, copy_of, (forward.args, forward.kwargs))
             floats = [t for t in pytree.tree_leaves((args, kwargs)) if _is_float(t)]
@@ -64,9 +65,9 @@ class Step:
         outputs = [leaf.detach() if isinstance(leaf, torch.Tensor) else leaf for leaf in [*outputs, *module.buffers()]]
         return Outcome(outputs, gradients, refusal, len(reports))
 
-    def run_compiled(self, inner: str, region: Region = contextlib.nullcontext, **options: Any) -> Outcome:
+    def run_compiled(self, region: Region = contextlib.nullcontext, **options: Any) -> Outcome:
         """Run the module compiled by our backend."""
-        return self.run("xpu_amp", region, options={"inner_backend": inner, **options})
+        return self.run("xpu_amp", region, options={"inner_backend": "eager", "device_type": self.device, **options})
 
 
 def _is_float(value: Any) -> bool:
@@ -77,16 +78,16 @@ def _is_leaf(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.requires_grad
 
 
-def steps_of(name: str, training: bool, most: int | None) -> list[Step]:
+def steps_of(name: str, training: bool, device: str, most: int | None) -> list[Step]:
     """Return samples of a module, the first ``most`` or some from everywhere."""
     info = MODULES[name]
     torch.manual_seed(0)
-    samples = info.module_inputs_func(info, device="cpu", dtype=torch.float32, requires_grad=False, training=training)
+    samples = info.module_inputs_func(info, device=device, dtype=torch.float32, requires_grad=False, training=training)
     with contextlib.closing(samples) if inspect.isgenerator(samples) else contextlib.nullcontext():
         chosen = list(itertools.islice(samples, most))
     if len(chosen) > MANY:
         chosen = random.Random(0).sample(chosen, MANY)
-    return [with_gradients(Step(info, sample, training)) for sample in chosen]
+    return [with_gradients(Step(info, sample, training, device)) for sample in chosen]
 
 
 def with_gradients(step: Step) -> Step:
@@ -114,11 +115,11 @@ def stock_refuses(step: Step) -> str | None:
     return None
 
 
-def compare(name: str, step: Step, inner: str, lower: torch.dtype) -> Outcome:
+def compare(name: str, step: Step, lower: torch.dtype) -> Outcome:
     """Compare a module with itself compiled, in a region and without one; return the outcome without one."""
 
     def region() -> torch.autocast:
-        return xpu_amp_dynamo.autocast("cpu", lower)
+        return xpu_amp_dynamo.autocast(step.device, lower)
 
     expected = step.run()
     try:
@@ -126,20 +127,20 @@ def compare(name: str, step: Step, inner: str, lower: torch.dtype) -> Outcome:
     except REFUSALS:
         in_region = None
     if in_region is not None:
-        assert_equal(step.run_compiled(inner, region), in_region)
-    actual = step.run_compiled(inner, dtype=lower)
+        assert_equal(step.run_compiled(region), in_region)
+    actual = step.run_compiled(dtype=lower)
     bound = compiled_exceptions.WIDE_BOUNDS_OF_MODULES.get(name, BOUNDS[lower])
     assert_near(actual, expected, bound, 2 * bound)
     return actual
 
 
-def check(name: str, training: bool, most: int | None, inner: str, lower: torch.dtype) -> None:
+def check(name: str, training: bool, device: str, most: int | None, lower: torch.dtype) -> None:
     """Compare samples of a module; skip it where stock ``torch.compile`` runs none of them."""
     reasons, graphs = [], 0
-    for step in steps_of(name, training, most):
+    for step in steps_of(name, training, device, most):
         reason = stock_refuses(step)
         if reason is None:
-            graphs += compare(name, step, inner, lower).graphs
+            graphs += compare(name, step, lower).graphs
         reasons.append(reason)
     if reasons and all(reasons):
         pytest.skip(reasons[0])
@@ -149,16 +150,16 @@ def check(name: str, training: bool, most: int | None, inner: str, lower: torch.
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("name", NAMES)
-def test_module(name, training):
-    check(name, training, 1, "eager", torch.bfloat16)
+def test_module(name, training, device):
+    check(name, training, device, 1, torch.bfloat16)
 
 
 @pytest.mark.sweep
 @pytest.mark.parametrize("lower", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("name", NAMES)
-def test_module_on_many_samples(name, training, lower):
-    check(name, training, None, "eager", lower)
+def test_module_on_many_samples(name, training, lower, device):
+    check(name, training, device, None, lower)
 
 
 def test_exceptions_name_modules():

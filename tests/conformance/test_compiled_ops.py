@@ -55,21 +55,21 @@ def function_of(op: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def first_sample_of(name: str) -> Call:
+def first_sample_of(name: str, device: str) -> Call:
     """Return the first sample of an op that can stand behind a product, else the very first."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the samples' own
-        calls = calls_of(OPS[name], most=8)
+        calls = calls_of(OPS[name], most=8, device=device)
         if not any(map(front_of, calls)):
-            calls = calls_of(OPS[name])
+            calls = calls_of(OPS[name], device=device)
     return prepared(name, next(filter(front_of, calls), calls[0]))
 
 
-def other_sample_of(name: str) -> Call:
+def other_sample_of(name: str, device: str) -> Call:
     """Return a sample of an op from anywhere among them all."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the samples' own
-        calls = calls_of(OPS[name])
+        calls = calls_of(OPS[name], device=device)
     return prepared(name, random.Random(name).choice(calls))
 
 
@@ -96,27 +96,27 @@ def compile_call(call: Call, **options: Any) -> Call:
     return dataclasses.replace(call, function=compiled(call.function, **options))
 
 
-def compare_in_region(name: str, call: Call, lower: torch.dtype) -> Outcome | None:
+def compare_in_region(name: str, call: Call, lower: torch.dtype, device: str) -> Outcome | None:
     """Compare a call in a region with itself compiled; return nothing where eager code refuses it."""
 
     def region() -> torch.autocast:
-        return xpu_amp_dynamo.autocast("cpu", lower)
+        return xpu_amp_dynamo.autocast(device, lower)
 
     expected = outcome_or_none(call, region)
     if expected is None:
         return None
-    actual = outcome_of(compile_call(call), region)
+    actual = outcome_of(compile_call(call, device_type=device), region)
     assert_same_bits(name, actual, expected)
     return actual
 
 
-def compare_alone(name: str, call: Call, lower: torch.dtype) -> Outcome | None:
+def compare_alone(name: str, call: Call, lower: torch.dtype, device: str) -> Outcome | None:
     """Compare a float32 call with itself compiled: equal if a region changes nothing, else near."""
     expected = outcome_or_none(call)
     if expected is None:
         return None
-    in_region = outcome_or_none(call, lambda: xpu_amp_dynamo.autocast("cpu", lower))
-    actual = outcome_of(compile_call(call, dtype=lower))
+    in_region = outcome_or_none(call, lambda: xpu_amp_dynamo.autocast(device, lower))
+    actual = outcome_of(compile_call(call, device_type=device, dtype=lower))
     if in_region is not None and is_same(in_region, expected):
         assert_same_bits(name, actual, expected)
     else:
@@ -184,7 +184,7 @@ def behind_a_product(call: Call, lower: torch.dtype) -> Call | None:
         return None
     index, position = place
     front = call.args[index] if position is None else call.args[index][position]
-    identity = torch.eye(front.shape[-1])
+    identity = torch.eye(front.shape[-1], device=front.device)
 
     def product(tensor: torch.Tensor) -> torch.Tensor:
         return tensor @ identity
@@ -203,13 +203,13 @@ def behind_a_product(call: Call, lower: torch.dtype) -> Call | None:
     return dataclasses.replace(call.mapped(rounded), function=function)
 
 
-def compare_behind_a_product(name: str, call: Call, lower: torch.dtype) -> Outcome | None:
+def compare_behind_a_product(name: str, call: Call, lower: torch.dtype, device: str) -> Outcome | None:
     """Compare a product and an op, a float32 program, with itself compiled: dtypes, strides, values within bounds."""
     program = behind_a_product(call, lower)
     expected = outcome_or_none(program) if program else None
     if program is None or expected is None:
         return None
-    actual = outcome_of(compile_call(program, dtype=lower))
+    actual = outcome_of(compile_call(program, device_type=device, dtype=lower))
     assert_within_bounds(name, actual, expected, lower)
     return actual
 
@@ -223,13 +223,13 @@ def assert_compared(name: str, *outcomes: Outcome | None) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - compiled_exceptions.REFUSED_IN_REGION))
-def test_in_a_region(name):
-    assert_compared(name, compare_in_region(name, first_sample_of(name), torch.bfloat16))
+def test_in_a_region(name, device):
+    assert_compared(name, compare_in_region(name, first_sample_of(name, device), torch.bfloat16, device))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_alone(name):
-    assert_compared(name, compare_alone(name, first_sample_of(name), torch.bfloat16))
+def test_alone(name, device):
+    assert_compared(name, compare_alone(name, first_sample_of(name, device), torch.bfloat16, device))
 
 
 @pytest.mark.parametrize(
@@ -237,21 +237,21 @@ def test_alone(name):
     [pytest.param(torch.bfloat16, id="bfloat16"), pytest.param(torch.float16, id="float16", marks=pytest.mark.slow)],
 )
 @pytest.mark.parametrize("name", sorted(set(NAMES) - compiled_exceptions.NO_MATRIX))
-def test_behind_a_product(name, lower):
-    outcome = compare_behind_a_product(name, first_sample_of(name), lower)
+def test_behind_a_product(name, lower, device):
+    outcome = compare_behind_a_product(name, first_sample_of(name, device), lower, device)
     assert outcome is not None, "nothing was compared"
     assert outcome.graphs, "not even the product was captured"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(NAMES) - compiled_exceptions.NO_OTHER_SAMPLES.keys()))
-def test_another_sample(name):
-    call, lower = other_sample_of(name), torch.float16
+def test_another_sample(name, device):
+    call, lower = other_sample_of(name, device), torch.float16
     assert_compared(
         name,
-        compare_in_region(name, call, lower),
-        compare_in_region(name, first_lower(call, lower), lower),
-        compare_alone(name, call, lower),
+        compare_in_region(name, call, lower, device),
+        compare_in_region(name, first_lower(call, lower), lower, device),
+        compare_alone(name, call, lower, device),
     )
 
 

@@ -64,6 +64,18 @@ def assert_equal(actual: Step, expected: Step) -> None:
     assert [*map(torch.equal, actual.gradients, expected.gradients)] == [True] * len(expected.gradients)
 
 
+def skip_where_inductor_gives_nan(step: Step, model: torch.nn.Module, inputs: Any, device: str) -> None:
+    """Skip a test where Inductor gives NaN for stock autocast too.
+
+    Of whisper's layer norms behind a permuted convolution it does on CPUs with 512-bit vectors, not with
+    ``cpp.simdlen=256`` (torch 2.13.0, g++ 12.2).
+    """
+    if step.output.isnan().any():
+        stock = train(model, torch.compile(model, dynamic=False), inputs, torch.autocast(device, torch.bfloat16))
+        if stock.output.isnan().any():
+            pytest.skip("Inductor gives NaN for stock autocast too")
+
+
 @pytest.mark.filterwarnings("ignore:float16 training needs loss scaling")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", MODELS)
@@ -86,6 +98,7 @@ def test_inductor_training_step(name, device):
     model, inputs = build(name, Size(), device)
     reference = train(model, model, inputs)
     alone = train(model, torch.compile(model, backend="xpu_amp"), inputs)
+    skip_where_inductor_gives_nan(alone, model, inputs, device)
     assert alone.output.dtype is torch.float32
     assert_close(alone, reference, torch.bfloat16)
 

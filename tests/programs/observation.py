@@ -46,7 +46,8 @@ class Noise(TorchFunctionMode):
         with torch._C.DisableTorchFunction():
             magnitudes = result.detach().abs()
             self.largest = max([self.largest, *magnitudes[magnitudes < 1e30].flatten().tolist()])
-            return result * (1 + STEP * torch.randn(result.shape, generator=self.generator))
+            noise = torch.randn(result.shape, generator=self.generator, device="cpu")
+            return result * (1 + STEP * noise.to(result.device))
 
 
 def _is_tensor(value: Any) -> bool:
@@ -72,7 +73,7 @@ def observe(program: Callable[..., Any], inputs: Sequence[torch.Tensor]) -> Obse
 
 def keep(tensor: torch.Tensor) -> torch.Tensor:
     """Copy a tensor's values, with its strides."""
-    copy = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
+    copy = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device)
     return copy.copy_(tensor) if _is_writable(tensor) else tensor.clone()
 
 

@@ -240,13 +240,13 @@ class Float32Program:
         return namespace["program"]
 
 
-def inputs() -> tuple[torch.Tensor, ...]:
+def inputs(device: str = "cpu") -> tuple[torch.Tensor, ...]:
     """Return the inputs: two of the matrices want gradients, one row of the mask hides everything."""
     generator = torch.Generator().manual_seed(0)
-    x, y, w, u, state = (torch.randn(4, 4, generator=generator) / 2 for _ in MATRICES)
-    mask = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1], [0, 1, 0, 0], [0, 0, 0, 0]], dtype=torch.bool)
-    indices = torch.tensor([1, 3, 0, 2]), torch.tensor([2, 0])
-    return x, y, w.requires_grad_(), u.requires_grad_(), state, *indices, mask, torch.tensor(True)
+    x, y, w, u, state = (torch.randn(4, 4, generator=generator, device="cpu").to(device) / 2 for _ in MATRICES)
+    mask = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1], [0, 1, 0, 0], [0, 0, 0, 0]], dtype=torch.bool, device=device)
+    indices = torch.tensor([1, 3, 0, 2], device=device), torch.tensor([2, 0], device=device)
+    return x, y, w.requires_grad_(), u.requires_grad_(), state, *indices, mask, torch.tensor(True, device=device)
 
 
 class _Writer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from typing import Any
@@ -33,7 +34,7 @@ INDUCTOR = settings(FEW, max_examples=int(NUMBER or 400) // 4)
 LOWER = (torch.bfloat16, torch.float16)
 
 
-def check(program: Float32Program, inner_backend: str, lower: torch.dtype) -> None:
+def check(program: Float32Program, inner_backend: str, lower: torch.dtype, device: str) -> None:
     """Compare a program with itself compiled, in bfloat16 where its values go beyond float16's range."""
     note(str(program))
     torch._dynamo.reset()
@@ -41,36 +42,37 @@ def check(program: Float32Program, inner_backend: str, lower: torch.dtype) -> No
         warnings.simplefilter("ignore")
         function = program.function()
         try:
-            expected = observe(function, inputs())
+            expected = observe(function, inputs(device))
         except (RuntimeError, TypeError):
             assume(False)  # what eager code refuses, such as a write to what backward needs
-        allowed, largest = allowed_errors(function, inputs(), expected)
-        options = {"inner_backend": inner_backend, "dtype": lower if largest < 30000 else torch.bfloat16}
+        allowed, largest = allowed_errors(function, inputs(device), expected)
+        options = {"inner_backend": inner_backend, "device_type": device}
+        options["dtype"] = lower if largest < 30000 else torch.bfloat16
         compiled = torch.compile(program.function(compiled=True), backend="xpu_amp", options=options, dynamic=False)
         try:
             with xpu_amp_dynamo.record_lowerings() as reports:
-                actual = observe(compiled, inputs())
+                actual = observe(compiled, inputs(device))
             assert sum(report.ops["lower_precision"] for report in reports), "no op runs lower"
             assert_observed_alike(actual, expected, allowed)
         except Exception:
-            assume(stock_conforms(program, inner_backend))
+            assume(stock_conforms(program, inner_backend, device))
             raise
 
 
-def stock_conforms(program: Float32Program, inner_backend: str) -> bool:
+def stock_conforms(program: Float32Program, inner_backend: str, device: str) -> bool:
     """Tell whether a program compiled for the inner backend alone gives what it gives uncompiled."""
     torch._dynamo.reset()
-    expected = observe(program.function(), inputs())
+    expected = observe(program.function(), inputs(device))
     try:
         stock = torch.compile(program.function(compiled=True), backend=inner_backend, dynamic=False)
-        allowed, _ = allowed_errors(program.function(), inputs(), expected)
-        assert_observed_alike(observe(stock, inputs()), expected, allowed)
+        allowed, _ = allowed_errors(program.function(), inputs(device), expected)
+        assert_observed_alike(observe(stock, inputs(device)), expected, allowed)
     except Exception:  # whatever it is, it is not ours
         return False
     return True
 
 
-def run(number: settings, inner_backend: str, strategy: Any) -> None:
+def run(number: settings, inner_backend: str, strategy: Any, device: str) -> None:
     """Compare so many programs with themselves compiled, of which stock compilation may fail a few."""
     compared = 0
 
@@ -78,25 +80,27 @@ def run(number: settings, inner_backend: str, strategy: Any) -> None:
     @given(strategy, st.sampled_from(LOWER))
     def compare(program: Float32Program, lower: torch.dtype) -> None:
         nonlocal compared
-        check(program, inner_backend, lower)
+        check(program, inner_backend, lower, device)
         compared += 1
 
-    compare()
+    # Programs make tensors without a word about the device.
+    with torch.device(device) if device != "cpu" else contextlib.nullcontext():
+        compare()
     assert compared >= 0.9 * number.max_examples
 
 
-def test_float32_programs():
-    run(FEW, "aot_eager", float32_programs())
+def test_float32_programs(device):
+    run(FEW, "aot_eager", float32_programs(), device)
 
 
 @pytest.mark.sweep
-def test_many_float32_programs():
-    run(MANY, "aot_eager", float32_programs(breaks=True, most=14))
+def test_many_float32_programs(device):
+    run(MANY, "aot_eager", float32_programs(breaks=True, most=14), device)
 
 
 @pytest.mark.sweep
-def test_float32_programs_through_inductor():
-    run(INDUCTOR, "inductor", float32_programs(most=6, breaks=False))
+def test_float32_programs_through_inductor(device):
+    run(INDUCTOR, "inductor", float32_programs(most=6, breaks=False), device)
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,6 @@ def test_ineligible_calls_run_as_without_autocast(device):
     expected = torch.addmm(x, x, x)
     with autocast(device):
         assert (x.double() @ x.double()).dtype is FLOAT64
-        assert (x.long() @ x.long()).dtype is torch.int64
         assert torch.equal(torch.addmm(x, x, x, out=out), expected)
         assert torch.equal(x.clone().addmm_(x, x), expected)
 
@@ -112,7 +111,10 @@ def test_composites_are_cast_inside(device):
     x = torch.randn(4, 4, device=device)
     with autocast(device):
         assert torch.einsum("ij,jk->ik", x, x).dtype is BFLOAT16
-        assert torch.nn.LSTMCell(4, 4).to(device)(x)[0].dtype is FLOAT32
+        for cell in (torch.nn.LSTMCell, torch.nn.GRUCell):
+            out, *_ = cell(4, 4).to(device)(x)
+            assert out.dtype is FLOAT32
+            out.sum().backward()
 
 
 def test_encoder_fast_path_runs(device):
@@ -131,6 +133,16 @@ def test_mixtures_that_a_region_makes_do_not_raise(device):
         assert F.scaled_dot_product_attention(x, low, low).dtype is BFLOAT16
         assert torch.index_copy(x, 0, torch.tensor([0], device=device), low[:1]).dtype is FLOAT32
         assert F.layer_norm(low, (4,), x[0, 0]).dtype is FLOAT32
+
+
+@pytest.mark.parametrize("loss", [F.mse_loss, F.huber_loss, F.l1_loss, F.smooth_l1_loss, F.kl_div])
+def test_losses_of_lower_precision_against_float32_targets_have_a_backward(loss, device):
+    x, target = torch.randn(4, 4, device=device, requires_grad=True), torch.randn(4, 4, device=device)
+    with autocast(device):
+        value = loss(x @ x, target, reduction="sum")
+    assert value.dtype is FLOAT32
+    value.backward()
+    assert x.grad.dtype is FLOAT32
 
 
 @pytest.mark.parametrize("use_reentrant", [True, False])

@@ -375,7 +375,8 @@ def test_a_write_that_comes_while_a_weight_is_cast_is_seen(moment, device, monke
 def test_cuda_graphs(casts):
     model = torch.nn.Linear(WIDTH, WIDTH).cuda()
     x = torch.randn(3, WIDTH, device="cuda")
-    program = torch.compile(model, backend="xpu_amp", mode="reduce-overhead", options={"weights": "cached"})
+    options = {"weights": "cached", "inductor": {"triton.cudagraphs": True}}
+    program = torch.compile(model, backend="xpu_amp", options=options)
     with torch.no_grad():
         for _ in range(4):
             program(x)

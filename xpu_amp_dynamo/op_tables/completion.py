@@ -1,7 +1,8 @@
 """Ops that the documentation does not name and that a region must still cover.
 
 Each of them runs on float32 and on bfloat16 tensors, and raises on the mixture of both that the documented
-lists produce. Lower precision where Intel Extension for PyTorch 2.1 registered it so, else promote.
+lists produce: forward or backward, on some device and in some version of PyTorch. Lower precision where Intel
+Extension for PyTorch 2.1 registered it so, else promote.
 """
 
 LOWER_PRECISION = (
@@ -28,6 +29,8 @@ LOWER_PRECISION = (
 PROMOTE = (
     "_chunk_cat",
     "_embedding_bag",
+    "_thnn_fused_gru_cell",
+    "_thnn_fused_lstm_cell",
     "_unsafe_masked_index_put_accumulate",
     "allclose",
     "bilinear",
@@ -42,6 +45,7 @@ PROMOTE = (
     "grid_sampler_3d",
     "group_norm",
     "heaviside",
+    "huber_loss",
     "index_add",
     "index_copy",
     "index_put",
@@ -53,6 +57,7 @@ PROMOTE = (
     "linalg_vecdot",
     "masked_scatter",
     "meshgrid",
+    "mse_loss",
     "native_group_norm",
     "native_layer_norm",
     "put",

@@ -18,6 +18,14 @@ inline at::Tensor with_bias(HostViews& views, const at::Tensor& gates, const Opt
   return bias && bias->defined() ? host + views.to_host(*bias) : host;
 }
 
+// As the kernels for GPUs do.
+inline void check_one_dtype(const at::Tensor& first, const at::Tensor& second, const at::Tensor& third) {
+  for (const auto& other : {second, third})
+    TORCH_CHECK(
+        other.scalar_type() == first.scalar_type(), "expected scalar type ", first.scalar_type(), " but found ",
+        other.scalar_type());
+}
+
 inline at::Tensor sigmoid_gradient(const at::Tensor& grad, const at::Tensor& activated) {
   return grad * activated * (1 - activated);
 }
@@ -30,6 +38,7 @@ inline at::Tensor tanh_gradient(const at::Tensor& grad, const at::Tensor& activa
 inline Tensors3 lstm_cell(
     const at::Tensor& input_gates, const at::Tensor& hidden_gates, const at::Tensor& cell, const Optional& input_bias,
     const Optional& hidden_bias) {
+  check_one_dtype(input_gates, hidden_gates, cell);
   HostViews views;
   const auto gates =
       (with_bias(views, input_gates, input_bias) + with_bias(views, hidden_gates, hidden_bias)).chunk(4, 1);
@@ -61,6 +70,7 @@ inline Tensors3 lstm_cell_backward(
 inline std::tuple<at::Tensor, at::Tensor> gru_cell(
     const at::Tensor& input_gates, const at::Tensor& hidden_gates, const at::Tensor& hidden,
     const Optional& input_bias, const Optional& hidden_bias) {
+  check_one_dtype(input_gates, hidden_gates, hidden);
   HostViews views;
   const auto from_input = with_bias(views, input_gates, input_bias).chunk(3, 1);
   const auto from_hidden = with_bias(views, hidden_gates, hidden_bias).chunk(3, 1);
