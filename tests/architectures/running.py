@@ -11,7 +11,7 @@ import torch
 from torch._dynamo.utils import counters
 
 # Seconds of one core that stock Dynamo may take for one model; the sweep compiles each four times or more.
-BUDGET = 10.0
+BUDGET = 6.0
 Inputs = Mapping[str, Any]
 
 

@@ -20,7 +20,7 @@ SAMPLES = {"transformers": 7, "diffusers": 3, "timm": 3, "torchvision": 2}
 INDUCTOR_SAMPLES = {"transformers": 11, "diffusers": 4, "timm": 3, "torchvision": 2}
 SMALL = 100
 # How many names of each library the complete sweep takes; ARCHITECTURES=all takes every one and needs an hour.
-NAMES = {"transformers": 120, "diffusers": 11, "timm": 8, "torchvision": 4}
+NAMES = {"transformers": 190, "diffusers": 20, "timm": 10, "torchvision": 5}
 # What runs the lowered graphs in a region, bit for bit, and alone. AOTAutograd takes ops apart, which rounds.
 INNER_BACKENDS = ("eager", "aot_eager")
 # One in so many is trained too.

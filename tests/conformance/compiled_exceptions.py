@@ -9,6 +9,12 @@ ONLY_ON_CUDA = {
     "jiterator_unary",
 }
 
+# Without kernels there.
+NOT_ON_CUDA = {"histogram", "histogramdd", "sparse.mm.reduce"}
+
+# Their backward adds up by atomics there, in an order that differs from run to run.
+ATOMIC_ON_CUDA = {"cummax", "cummin", "grid_sampler_2d", "nn.functional.adaptive_avg_pool3d", "stft"}
+
 # Dynamo captures nothing of these calls, so that they run as they would uncompiled.
 NOT_CAPTURED: dict[str, str] = {
     "allclose": "gives a Python bool",

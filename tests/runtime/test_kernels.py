@@ -94,6 +94,8 @@ def test_running_statistics_are_updated(op, category, device):
 
 
 def test_statistics_in_lower_precision_are_not_lost_in_silence(device):
+    if device == "cuda":
+        pytest.skip("kernels for CUDA write statistics in the dtype they are kept in")
     norm = torch.nn.BatchNorm1d(3, device=device).bfloat16()
     install(XPU.with_ops(float32=["batch_norm"]), device)
     with (
