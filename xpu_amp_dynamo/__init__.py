@@ -16,3 +16,5 @@ from xpu_amp_dynamo.runtime.weight_store import cached_weight_bytes as cached_we
 from xpu_amp_dynamo.runtime.weight_store import refresh_weights as refresh_weights
 from xpu_amp_dynamo.simulator.simulated_xpu import simulated_xpu as simulated_xpu
 from xpu_amp_dynamo.simulator.xpu_kernels import xpu_kernels as xpu_kernels
+
+__version__ = "0.1.0"
