@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ class CastPasses(CustomGraphPass):
         """
         self._passes = passes
         self._before = before
+        self._unique = uuid.uuid4().hex
 
     def __call__(self, graph: fx.Graph) -> None:
         """Edit a graph in place.
@@ -53,10 +55,15 @@ class CastPasses(CustomGraphPass):
         for run in (*self._before, *self._passes):
             run(graph)
 
-    def uuid(self) -> tuple[Any, ...] | None:
-        """Return what Inductor's cache knows these passes by; None, which keeps code out of it, for functions."""
+    def uuid(self) -> tuple[Any, ...]:
+        """Return what Inductor's cache knows these passes by.
+
+        A function of the user has no name that tells what it does: it gets one that never comes again, since
+        AOTAutograd's cache takes None for no pass at all (torch 2.13.0).
+        """
         theirs = [run.uuid() if isinstance(run, CustomGraphPass) else None for run in self._before]
-        return None if None in theirs else (hash_of_sources(), *(run.__name__ for run in self._passes), *theirs)
+        names = (run.__name__ for run in self._passes)
+        return hash_of_sources(), *names, *(self._unique if name is None else name for name in theirs)
 
 
 class SchedulePasses(CustomSchedulerPass):

@@ -10,4 +10,9 @@ from xpu_amp_dynamo.lowering.optimiser.verify import run_verified
 
 @pytest.fixture(autouse=True)
 def verified_passes(monkeypatch):
-    monkeypatch.setattr(CastPasses, "__call__", lambda self, graph: run_verified(self._passes, graph))
+    def call(self, graph):
+        for run in self._before:
+            run(graph)
+        run_verified(self._passes, graph)
+
+    monkeypatch.setattr(CastPasses, "__call__", call)
