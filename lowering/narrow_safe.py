@@ -56,7 +56,7 @@ def may_read_narrow(node: fx.Node, context: LoweringContext) -> bool:
 
 
 def _numbers_fit(node: fx.Node, dtype: torch.dtype) -> bool:
-    """Tell whether a dtype holds all numbers among a call's arguments: none overflows or becomes zero.
+    """Tell whether a dtype holds all numbers among a call's arguments: none overflows or becomes zero or one.
 
     Infinities and NaN are held as they are. A symbolic number, whose value is not known, does not fit.
     """
@@ -67,7 +67,8 @@ def _fits(number: float, dtype: torch.dtype) -> bool:
     if not dtype.is_floating_point or not math.isfinite(number) or number == 0:
         return True
     finfo = torch.finfo(dtype)
-    return finfo.smallest_normal <= abs(number) <= finfo.max
+    next_to_one = 0 < abs(abs(number) - 1) <= finfo.eps / 2
+    return finfo.smallest_normal <= abs(number) <= finfo.max and not next_to_one
 
 
 def _numbers(node: fx.Node) -> Iterable[float]:

@@ -397,6 +397,32 @@ def test_graphs_that_cannot_run_at_all_are_refused():
         xpu_amp_dynamo.lower(gm, [torch.randn(2, 3), torch.randn(3, 4)])
 
 
+SATURATING = {
+    "binary cross entropy": lambda h: F.binary_cross_entropy(torch.sigmoid(h), torch.zeros_like(h), reduction="none"),
+    "one minus tanh squared": lambda h: torch.log(1 - torch.tanh(h / 2) ** 2 + 1e-6),
+    "clamped cosine": lambda h: torch.acos((h / 12).clamp(-1 + 1e-4, 1 - 1e-4)),
+    "clamped probability": lambda h: torch.log(1 - torch.sigmoid(h).clip(1e-6, 1 - 1e-6)),
+    "hardtanh": lambda h: torch.atanh(F.hardtanh(h / 12, -1 + 1e-4, 1 - 1e-4)),
+    "just below one": lambda h: torch.atanh(torch.tanh(h) * (1 - 1e-4)),
+    "linear attention": lambda h: torch.log(F.elu(h) + 1),
+}
+
+
+@pytest.mark.filterwarnings("ignore:float16 training needs loss scaling")
+@pytest.mark.parametrize("dtype", LOWER, ids=str)
+@pytest.mark.parametrize("kind", SATURATING)
+def test_distances_to_one_survive(kind, dtype):
+    """The product is exact in both dtypes; of what saturates behind it, float32 programs take the distance to 1."""
+
+    def program(x):
+        return SATURATING[kind](x @ torch.eye(8))
+
+    x = torch.tensor([[-12.0, -8, -6, -1, 1, 6, 8, 12]], requires_grad=True)
+    expected, actual = program(x), compile_program(program, dtype=dtype)(x)
+    assert_near(actual, expected)
+    assert_near(torch.autograd.grad(actual.sum(), x)[0], torch.autograd.grad(expected.sum(), x)[0])
+
+
 @pytest.fixture
 def library():
     """Make a library with two ops: one has an autocast kernel of its own that wants float32, one that wants float16."""
