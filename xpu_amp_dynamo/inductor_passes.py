@@ -58,8 +58,8 @@ class CastPasses(CustomGraphPass):
     def uuid(self) -> tuple[Any, ...]:
         """Return what Inductor's cache knows these passes by.
 
-        A function of the user has no name that tells what it does: it gets one that never comes again, since
-        AOTAutograd's cache takes None for no pass at all (torch 2.13.0).
+        A function of the user has no name that tells what it does: it gets one that never comes again, so that no
+        code compiled with another function is found.
         """
         theirs = [run.uuid() if isinstance(run, CustomGraphPass) else None for run in self._before]
         names = (run.__name__ for run in self._passes)

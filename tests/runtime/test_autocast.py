@@ -42,6 +42,8 @@ def test_ineligible_calls_run_as_without_autocast(device):
     expected = torch.addmm(x, x, x)
     with autocast(device):
         assert (x.double() @ x.double()).dtype is FLOAT64
+        if device != "cuda":  # which multiplies no matrices of integers
+            assert (x.long() @ x.long()).dtype is torch.int64
         assert torch.equal(torch.addmm(x, x, x, out=out), expected)
         assert torch.equal(x.clone().addmm_(x, x), expected)
 
