@@ -24,18 +24,17 @@ def feeds_only_library_calls(node: fx.Node) -> bool:
         for user in value.users:
             if user.op == "call_function" and is_view(user):
                 pending.append(user)
-            elif user.op != "output" and (user.target not in LIBRARY_CALLS or _is_touched_before(value, user)):
+            elif user.op != "output" and (user.target not in LIBRARY_CALLS or _is_touched_before(user)):
                 return False
     return True
 
 
-def _is_touched_before(node: fx.Node, user: fx.Node) -> bool:
+def _is_touched_before(user: fx.Node) -> bool:
     """Tell whether Inductor puts a kernel, which can cast, between a value and the library call that uses it.
 
-    So it does for biases of convolutions, which it adds behind the library's kernel, and for convolutions in one
-    dimension, for which it brings the operands into the layout of those in two. Checked on torch 2.13.0.
+    So it does for convolutions, whose images and weights it lays out anew, channels last. Checked on torch 2.13.0.
     """
-    return user.target == aten.convolution.default and (user.args[2] is node or node.meta["val"].ndim == 3)
+    return user.target == aten.convolution.default
 
 
 def result_used_once(node: fx.Node) -> fx.Node | None:

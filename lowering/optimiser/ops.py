@@ -66,15 +66,14 @@ LAYOUT_READERS = frozenset(
     )
 )
 
+CONVOLUTIONS = frozenset((aten.convolution.default, aten.convolution_backward.default))
 # Calls of libraries, which fuse neither what comes before them nor what comes after.
-LIBRARY_CALLS = frozenset(
+LIBRARY_CALLS = CONVOLUTIONS | frozenset(
     (
         aten.mm.default,
         aten.bmm.default,
         aten.addmm.default,
         aten.baddbmm.default,
-        aten.convolution.default,
-        aten.convolution_backward.default,
         aten.mm.dtype,
         aten.bmm.dtype,
         aten._scaled_dot_product_fused_attention_overrideable.default,

@@ -257,8 +257,8 @@ def test_inside_a_region_outputs_stay_in_lower_precision():
     assert dtypes == {False: (torch.float32,), True: (torch.bfloat16,)}
 
 
-def test_weights_of_all_shapes_share_a_kernel():
+def test_weights_of_convolutions_are_cast_one_by_one():
     layers = [torch.nn.Conv2d(a, b, size, bias=False) for a, b, size in ((3, 8, 3), (8, 4, 5), (4, 8, 1), (8, 8, 3))]
-    report = xpu_amp_dynamo.xpu_kernels(torch.nn.Sequential(*layers), torch.randn(1, 3, 16, 16), region=True)
-    # One for those whose layout the convolutions change, one for that of size 1, which has none to change.
-    assert report.cast_launches == 2
+    image = torch.randn(1, 3, 16, 16)
+    report = xpu_amp_dynamo.xpu_kernels(torch.nn.Sequential(*layers), image, region=True, beside=["stock autocast"])
+    assert report.cast_launches == report.beside["stock autocast"].cast_launches == len(layers) + 1
