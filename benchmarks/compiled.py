@@ -2,6 +2,10 @@
 
     python -m benchmarks.compiled [--models bert llama] [--json results.json]
 
+Compile times are of compilations, since nothing is read from disk. Where those would take too long, processes with
+``--keep-caches --rounds 1`` can compile the models beside each other first; a run with ``--keep-caches`` then gives
+everything else.
+
 Every model runs inference, inference with cached weights (there also beside stock autocast with ``freezing``), on
 NVIDIA's GPUs inference by CUDA graphs, and a training step, each with the program inside an autocast region, so that
 all outputs have the same dtypes. The decode case is a Llama that is given one token.
@@ -44,7 +48,6 @@ SIZES_ON_GPUS = {
 }
 DECODE = "llama, one token"
 DECODE_SIZE = Size(width=2048, layers=4, heads=16, batch=1, length=1)
-ROUNDS = 31
 # How each way compiles, by program: options of torch.compile.
 STOCK: dict[str, Any] = {"backend": "inductor"}
 OURS: dict[str, Any] = {"backend": "xpu_amp"}
@@ -68,8 +71,8 @@ PROGRAMS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-def measure(case: str, program: str, device: str) -> dict[str, dict[str, float]]:
-    """Return medians and seconds of the first call, and on GPUs kernels and their seconds, by way."""
+def measure(case: str, program: str, device: str, rounds: int) -> dict[str, dict[str, float]]:
+    """Return medians of some rounds, seconds of the first call, and on GPUs kernels and their seconds, by way."""
     calls, first = {}, {}
     sizes = SIZES if device == "cpu" else SIZES_ON_GPUS
     seconds_of_ours = [0.0]
@@ -86,7 +89,7 @@ def measure(case: str, program: str, device: str) -> dict[str, dict[str, float]]
             synchronize(device)
         first[way] = time.perf_counter() - started
         seconds_of_ours.extend(report.seconds for report in reports)
-    medians = interleaved_medians(calls, device=device, rounds=ROUNDS)
+    medians = interleaved_medians(calls, device=device, rounds=rounds)
     result = {"median": medians, "first call": first, "passes": {"xpu_amp": sum(seconds_of_ours)}}
     if device != "cpu":
         kernels = {way: kernels_of(call, device) for way, call in calls.items()}
@@ -136,10 +139,10 @@ def kernels_of(call: Callable[[], object], device: str) -> list[float]:
     with profile(activities=[activity]) as profiler:
         call()
         synchronize(device)
-    return [e.time_range.elapsed_us() * 1e-6 for e in profiler.events() if e.device_type is not DeviceType.CPU]
+    return [e.time_range.elapsed_us() * 1e-6 for e in profiler.events() if e.device_type != DeviceType.CPU]
 
 
-def table_of(results: Mapping[str, dict[str, dict[str, float]]], device: str) -> Table:
+def table_of(results: Mapping[str, dict[str, dict[str, float]]], device: str, rounds: int) -> Table:
     """Tabulate medians and ratios; a ratio above 1 means that ours is faster."""
     table = Table(
         "",
@@ -152,12 +155,12 @@ def table_of(results: Mapping[str, dict[str, dict[str, float]]], device: str) ->
         "kernels, ours / stock / float32",
         "their ms",
     )
-    table.title = f"compiled steps on {device}, medians of {ROUNDS} interleaved rounds"
+    table.title = f"compiled steps on {device}, medians of {rounds} interleaved rounds"
     for case, result in results.items():
-        medians, first = result["median"], result["first call"]
+        medians, first = result["median"], result.get("first call")
         ratios = [f"{medians[way] / medians['xpu_amp']:.2f}" if way in medians else "" for way in PEERS]
-        compiling = f"{first['xpu_amp']:.1f} / {first['stock autocast']:.1f}"
-        passes = f"{result['passes']['xpu_amp'] / first['xpu_amp']:.1%}"
+        compiling = f"{first['xpu_amp']:.1f} / {first['stock autocast']:.1f}" if first else ""
+        passes = f"{result['passes']['xpu_amp'] / first['xpu_amp']:.1%}" if first else ""
         ways = ("xpu_amp", "stock autocast", "float32")
         kernels = " / ".join(str(result["kernels"][way]) for way in ways) if "kernels" in result else ""
         busy = " / ".join(f"{result['kernel seconds'][way] * 1e3:.2f}" for way in ways) if kernels else ""
@@ -169,13 +172,14 @@ def main() -> None:
     """Measure every model and program, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="file to write the medians to")
+    parser.add_argument("--rounds", type=int, default=31, help="how often each way is timed")
+    parser.add_argument("--keep-caches", action="store_true", help="use compiled code that is on disk")
     parser.add_argument("--models", nargs="*", default=[*MODELS, DECODE], choices=[*MODELS, DECODE])
     parser.add_argument("--programs", nargs="*", default=list(PROGRAMS), choices=list(PROGRAMS))
     arguments = parser.parse_args()
     keep_freed_memory()
     transformers.logging.set_verbosity_error()
-    # Compile times are of compilations, not of reading what an earlier run left on disk.
-    torch.compiler.config.force_disable_caches = True
+    torch.compiler.config.force_disable_caches = not arguments.keep_caches
     warnings.filterwarnings("ignore", "dynamo_pgo force disabled")
     device = xpu_amp_dynamo.default_device_type()
     console = Console(width=170)
@@ -184,14 +188,16 @@ def main() -> None:
         torch.compile(torch.nn.Linear(8, 8).to(device), **options)(torch.ones(8, 8, device=device))
     programs = [p for p in arguments.programs if device == "cuda" or p != "inference, CUDA graphs"]
     cases = [(m, p) for m in arguments.models for p in programs if m != DECODE or p != "training"]
-    results = {}
+    machine = {"device": device, "machine": machine_name(device), "threads": torch.get_num_threads()}
+    results: dict[str, dict[str, dict[str, float]]] = {}
     for name, program in track(cases, description="measuring", console=console):
-        results[f"{name}, {program}"] = measure(name, program, device)
-    console.print(table_of(results, device))
-    if arguments.json:
-        machine = {"device": device, "machine": machine_name(device), "threads": torch.get_num_threads()}
-        document = {"torch": torch.__version__, **machine, "seconds": results}
-        arguments.json.write_text(json.dumps(document, indent=1) + "\n")
+        result = results[f"{name}, {program}"] = measure(name, program, device, arguments.rounds)
+        if arguments.keep_caches:
+            del result["first call"], result["passes"]
+        if arguments.json:
+            document = {"torch": torch.__version__, **machine, "seconds": results}
+            arguments.json.write_text(json.dumps(document, indent=1) + "\n")
+    console.print(table_of(results, device, arguments.rounds))
 
 
 def machine_name(device: str) -> str:
