@@ -24,14 +24,14 @@ def run(program, options):
     if program == "train":
         y.sum().backward()
     result = y if program == "infer" else model[0].weight.grad
-    caches = [item for group in ("inductor", "aot_autograd") for item in counters[group].items() if "_cache_" in item[0]]
-    return {"caches": dict(caches), "result": result.tolist()}
+    counted = {**counters["inductor"], **counters["aot_autograd"]}
+    return {"caches": {name: n for name, n in counted.items() if "_cache_" in name}, "result": result.tolist()}
 
-uncached = torch._functorch.config.patch(enable_autograd_cache=False), torch._inductor.config.patch(fx_graph_cache=False)
+functorch, inductor = torch._functorch.config, torch._inductor.config
 for program, options in zip(sys.argv[1::2], sys.argv[2::2]):
     outcome = run(program, options)
     if "autograd_cache_hit" in outcome["caches"] and "{compare}":
-        with uncached[0], uncached[1]:
+        with functorch.patch(enable_autograd_cache=False), inductor.patch(fx_graph_cache=False):
             outcome["uncached"] = run(program, options)["result"]
     print(json.dumps(outcome))
 """

@@ -14,7 +14,6 @@ from xpu_amp_dynamo.lowering.optimiser.passes import EXACT_JOINT_PASSES, EXACT_P
 JOINT_SETTING = "joint_custom_post_pass"
 POST_GRAD_SETTING = "post_grad_custom_post_pass"
 SCHEDULER_SETTING = "_post_fusion_custom_pass"
-MIXED_SIZES_SETTING = "combo_kernel_allow_mixed_sizes"
 ROUNDING_SETTING = "emulate_precision_casts"
 PRECISIONS = ("fast", "exact")
 
@@ -32,16 +31,14 @@ def inductor_compiler(mode: str | None, patches: Mapping[str, Any], precision: s
         RuntimeError: a patch names no setting of Inductor, or has a value of another type.
     """
     # Inductor's own modules take half a second to import, which eager code need not wait for.
-    from xpu_amp_dynamo.inductor_passes import CastPasses, SchedulePasses
+    from xpu_amp_dynamo.inductor_passes import CastPasses, SchedulePass
 
     modes = torch._inductor.list_mode_options()
     if mode is not None and mode not in modes:
         raise InvalidOptionError(f"unknown mode {mode!r}; the modes are {sorted(modes)}")
     exact = precision == "exact"
     settings = {**({ROUNDING_SETTING: True} if exact else {}), **patches}
-    if settings.get(SCHEDULER_SETTING, getattr(torch._inductor.config, SCHEDULER_SETTING)) is None:
-        # Inductor takes one pass there; a user's own is worth more than fewer kernels.
-        settings |= {SCHEDULER_SETTING: SchedulePasses(), MIXED_SIZES_SETTING: 2}
+    settings[SCHEDULER_SETTING] = SchedulePass(before=_passes_of_the_user(SCHEDULER_SETTING, patches))
     joint, post_grad = (EXACT_JOINT_PASSES, EXACT_PASSES) if exact else (FAST_JOINT_PASSES, FAST_PASSES)
     for name, passes in ((JOINT_SETTING, joint), (POST_GRAD_SETTING, post_grad)):
         settings[name] = CastPasses(passes, before=_passes_of_the_user(name, patches))

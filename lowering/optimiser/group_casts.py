@@ -8,8 +8,8 @@ after:   w0, w1 = _foreach_copy([empty(bfloat16), ...], [p0, p1]); ... mm(x, w0)
 
 The casts of inputs move to the start of the graph: it is functional, so that its inputs hold their values until
 its end. The casts of results move to the last of them. Left alone: casts with another use, into which Inductor can
-fuse them; casts beside convolutions, which also lay out anew: over such, one kernel takes many times as long as several
-(0.64 ms instead of 0.01 for the weights of a U-Net, NVIDIA H200, torch 2.11.0); a cast with no other to join; CPU graphs.
+fuse them; casts beside convolutions, which also lay out anew: one kernel over such takes many times as long as several
+(0.64 ms and not 0.01 for the weights of a U-Net, NVIDIA H200, torch 2.11.0); a cast with no other to join; CPU graphs.
 All casts of a group exist at once, as they do in a forward that saves them for its backward; values do not change.
 """
 

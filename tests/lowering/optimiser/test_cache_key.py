@@ -12,7 +12,7 @@ from xpu_amp_dynamo.lowering.optimiser.passes import EXACT_PASSES, FAST_PASSES
 
 def uuids():
     passes.hash_of_sources.cache_clear()
-    return repr(passes.CastPasses(FAST_PASSES).uuid()), repr(passes.SchedulePasses().uuid())
+    return repr(passes.CastPasses(FAST_PASSES).uuid()), repr(passes.SchedulePass().uuid())
 
 
 def test_a_change_of_any_file_is_a_new_key(tmp_path, monkeypatch):
