@@ -17,7 +17,8 @@ RESULTS ?= benchmark_results
 PROGRAMS ?= 5000
 BIN := $(VENV)/bin
 EAGER_TESTS := tests/runtime tests/conformance/test_eager.py tests/test_specification_snippets.py
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
+# One thread a process: threads of two processes on two cores only wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
 # PyPI's torchvision is built for CUDA. Beside another build of torch it cannot be imported, and then neither can half of
 # transformers; tests/architectures finds it here and does without its compiled ops.
