@@ -99,7 +99,7 @@ def test_lowered_equals_eager_autocast_and_is_close_to_float32(name, dtype, devi
 
 @pytest.mark.parametrize("name", [*KINDS, *(pytest.param(n, marks=pytest.mark.slow) for n in MODELS if n not in KINDS)])
 def test_inductor_training_step(name, device):
-    model, inputs = build(name, Size(), device)
+    model, inputs = build(name, Size(layers=1), device)
     reference = train(model, model, inputs)
     alone = train(model, torch.compile(model, backend="xpu_amp"), inputs)
     skip_where_inductor_gives_nan(alone, model, inputs, device)
@@ -123,7 +123,7 @@ def test_inductor_training_step_in_a_region(name, device):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in ENCODER_DECODERS])
 def test_inductor_inference(name, device):
-    model, inputs = build(name, Size(), device)
+    model, inputs = build(name, Size(layers=1), device)
     with torch.no_grad():
         reference = loss_and_output(model(**inputs))[1]
         compiled = torch.compile(model, backend="xpu_amp")

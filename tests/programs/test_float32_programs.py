@@ -27,7 +27,7 @@ FEW = settings(
     print_blob=True,
     phases=[Phase.generate, *([Phase.shrink] if NUMBER else [])],
 )
-MANY = settings(FEW, max_examples=int(NUMBER or 200))
+MANY = settings(FEW, max_examples=int(NUMBER or 400))
 INDUCTOR = settings(FEW, max_examples=int(NUMBER or 400) // 4)
 
 
@@ -93,14 +93,14 @@ def test_float32_programs(device):
     run(FEW, "aot_eager", float32_programs(), device)
 
 
-@pytest.mark.sweep
+@pytest.mark.slow
 def test_many_float32_programs(device):
-    run(MANY, "aot_eager", float32_programs(breaks=True, most=14), device)
+    run(MANY, "aot_eager", float32_programs(breaks=True, most=10), device)
 
 
-@pytest.mark.sweep
+@pytest.mark.slow
 def test_float32_programs_through_inductor(device):
-    run(INDUCTOR, "inductor", float32_programs(most=6, breaks=False), device)
+    run(INDUCTOR, "inductor", float32_programs(most=5, breaks=False), device)
 
 
 @pytest.mark.parametrize(
