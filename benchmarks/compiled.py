@@ -35,7 +35,7 @@ from torch.profiler import ProfilerActivity, profile
 import xpu_amp_dynamo
 from benchmarks.models import MODELS, Inputs, Size, build, loss_and_output
 from benchmarks.timing import interleaved_medians, keep_freed_memory, synchronize
-from xpu_amp_dynamo.inductor_passes import CastPasses
+from xpu_amp_dynamo.inductor.passes import CastPasses
 
 CONVOLUTIONAL = ("resnet", "autoencoder", "unet")
 SIZES = {

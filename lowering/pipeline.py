@@ -14,22 +14,22 @@ from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
-from xpu_amp_dynamo.lowering.autocast_state import AutocastState
-from xpu_amp_dynamo.lowering.context import LoweringContext
-from xpu_amp_dynamo.lowering.erase_regions import erase_regions
-from xpu_amp_dynamo.lowering.functorch_levels import outside_levels
-from xpu_amp_dynamo.lowering.inline_regions import inline_regions
-from xpu_amp_dynamo.lowering.insert_casts import insert_casts
-from xpu_amp_dynamo.lowering.keep_graph_on_error import keep_graph_on_error
-from xpu_amp_dynamo.lowering.node_kind import CALLS, subgraphs_of
-from xpu_amp_dynamo.lowering.pin_captured_dtypes import pin_captured_dtypes
-from xpu_amp_dynamo.lowering.record_values import fake_mode_of, record_values
-from xpu_amp_dynamo.lowering.replace_in_place import replace_in_place
+from xpu_amp_dynamo.lowering.captured.erase_regions import erase_regions
+from xpu_amp_dynamo.lowering.captured.inline_regions import inline_regions
+from xpu_amp_dynamo.lowering.captured.insert_casts import insert_casts
+from xpu_amp_dynamo.lowering.captured.pin_captured_dtypes import pin_captured_dtypes
+from xpu_amp_dynamo.lowering.captured.record_values import fake_mode_of, record_values
+from xpu_amp_dynamo.lowering.captured.replace_in_place import replace_in_place
+from xpu_amp_dynamo.lowering.captured.restore_output_dtypes import restore_output_dtypes
+from xpu_amp_dynamo.lowering.captured.update_assertions import update_assertions
+from xpu_amp_dynamo.lowering.captured.verify import count_casts, verify
+from xpu_amp_dynamo.lowering.graph.autocast_state import AutocastState
+from xpu_amp_dynamo.lowering.graph.context import LoweringContext
+from xpu_amp_dynamo.lowering.graph.functorch_levels import outside_levels
+from xpu_amp_dynamo.lowering.graph.keep_graph_on_error import keep_graph_on_error
+from xpu_amp_dynamo.lowering.graph.node_kind import CALLS, subgraphs_of
 from xpu_amp_dynamo.lowering.report import LoweringReport
-from xpu_amp_dynamo.lowering.restore_output_dtypes import restore_output_dtypes
-from xpu_amp_dynamo.lowering.update_assertions import update_assertions
-from xpu_amp_dynamo.lowering.verify import count_casts, verify
-from xpu_amp_dynamo.policy import Policy
+from xpu_amp_dynamo.policy.policy import Policy
 
 Pass = Callable[[fx.GraphModule, LoweringContext], bool]
 

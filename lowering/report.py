@@ -1,9 +1,15 @@
-"""Counts of what a lowering did."""
+"""Counts of what a lowering did, and who gets them."""
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+
+logger = logging.getLogger(__name__)
+_collectors: list[list[LoweringReport]] = []
 
 
 @dataclass
@@ -19,3 +25,30 @@ class LoweringReport:
     ops: Counter[str] = field(default_factory=Counter)
     casts: int = 0
     seconds: float = 0.0
+
+
+@contextlib.contextmanager
+def record_lowerings() -> Iterator[list[LoweringReport]]:
+    """Collect the reports of all graphs that are lowered inside the context, in any thread.
+
+    Yields:
+        The list that the reports are appended to, one for each graph.
+
+    Example:
+        >>> with xpu_amp_dynamo.record_lowerings() as reports:
+        ...     torch.compile(model, backend="xpu_amp")(x)
+        >>> sum(report.casts for report in reports)
+    """
+    reports: list[LoweringReport] = []
+    _collectors.append(reports)
+    try:
+        yield reports
+    finally:
+        _collectors.remove(reports)
+
+
+def publish_report(report: LoweringReport) -> None:
+    """Log a report and append it to every list that collects."""
+    logger.info("lowered a graph in %.1f ms: %d casts, %s", report.seconds * 1e3, report.casts, dict(report.ops))
+    for reports in _collectors:
+        reports.append(report)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from xpu_amp_dynamo.devices import check_device_type, check_lower_dtype, default_device_type
-from xpu_amp_dynamo.policy import Policy, as_policy
+from xpu_amp_dynamo.policy.devices import check_device_type, check_lower_dtype, default_device_type
+from xpu_amp_dynamo.policy.policy import Policy, as_policy
 from xpu_amp_dynamo.runtime.hide_from_dynamo import hide_from_dynamo
 from xpu_amp_dynamo.runtime.installation import ensure_installed
 

@@ -9,11 +9,11 @@ from typing import NamedTuple
 import torch
 from torch._ops import OpOverload
 
-from xpu_amp_dynamo.devices import AUTOCAST_KEYS, check_device_type
 from xpu_amp_dynamo.errors import PolicyConflictError, UnknownOpError
-from xpu_amp_dynamo.foreign_autocast import REGISTERED_BY_POLICIES
-from xpu_amp_dynamo.op_names import overloads_of
-from xpu_amp_dynamo.policy import Policy, as_policy
+from xpu_amp_dynamo.policy.devices import AUTOCAST_KEYS, check_device_type
+from xpu_amp_dynamo.policy.foreign_autocast import REGISTERED_BY_POLICIES
+from xpu_amp_dynamo.policy.op_names import overloads_of
+from xpu_amp_dynamo.policy.policy import Policy, as_policy
 from xpu_amp_dynamo.runtime.autocast_cache_lifetime import STOCK_DEVICE_TYPE, STOCK_OP
 from xpu_amp_dynamo.runtime.hide_from_dynamo import hide_from_dynamo
 from xpu_amp_dynamo.runtime.kernels import Kernel, make_kernel

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch._ops import OpOverload
 
-from xpu_amp_dynamo.cast_rule import ELIGIBLE_DTYPES, Category, fixed_dtype, widest_dtype
-from xpu_amp_dynamo.devices import autocast_key
 from xpu_amp_dynamo.errors import BannedOpError
-from xpu_amp_dynamo.op_tables.unmarked import WRITTEN_ARGUMENTS
+from xpu_amp_dynamo.policy.cast_rule import ELIGIBLE_DTYPES, Category, needs_cast, wanted_dtype
+from xpu_amp_dynamo.policy.devices import autocast_key
+from xpu_amp_dynamo.policy.tables.unmarked import WRITTEN_ARGUMENTS
 from xpu_amp_dynamo.runtime.cast_cache import CastCache
 from xpu_amp_dynamo.runtime.hide_from_dynamo import hide_from_dynamo
 
@@ -45,15 +45,13 @@ def make_kernel(op: OpOverload, category: Category | None, device_type: str) -> 
     region_dtype, cast = torch.get_autocast_dtype, CAST_CACHE.cast
 
     # This runs for every listed op of an eager model, so whatever can be looked up once is, and the loop over the
-    # tensor arguments is spelled out: each function call would cost as much as the check inside it.
+    # tensor arguments and `needs_cast` are spelled out: each function call would cost as much as the check inside it.
     @hide_from_dynamo
     def kernel(keys: torch._C.DispatchKeySet, *args: Any, **kwargs: Any) -> Any:
         # Casts run without autocast too: they call ops that the policy may list.
         with excluded(autocast_keys):
-            if promotes:
-                dtype = widest_dtype(_tensor_dtypes((*args, *kwargs.values()), on_device))
-            else:
-                dtype = fixed_dtype(category, region_dtype(device_type))
+            dtypes = _tensor_dtypes((*args, *kwargs.values()), on_device) if promotes else ()
+            dtype = wanted_dtype(category, dtypes, region_dtype(device_type))
             if dtype is not None:
                 arguments = list(args)
                 for position in positions:
@@ -75,8 +73,7 @@ def make_kernel(op: OpOverload, category: Category | None, device_type: str) -> 
 def cast_nested(argument: Any, dtype: torch.dtype, on_device: Callable[[torch.Tensor], bool]) -> Any:
     """Return an op's argument with its eligible tensors, those inside a list too, cast to ``dtype``."""
     if isinstance(argument, torch.Tensor):
-        eligible = argument.dtype is not dtype and argument.dtype in ELIGIBLE_DTYPES and on_device(argument)
-        return CAST_CACHE.cast(argument, dtype) if eligible else argument
+        return CAST_CACHE.cast(argument, dtype) if needs_cast(argument, dtype) and on_device(argument) else argument
     if isinstance(argument, (list, tuple)):
         return [cast_nested(a, dtype, on_device) for a in argument]
     return argument

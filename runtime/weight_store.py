@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from xpu_amp_dynamo.packed_linear import PACKED, pack, packed_weight_of
+from xpu_amp_dynamo.ops.packed_linear import PACKED, pack, packed_weight_of
 from xpu_amp_dynamo.runtime.hide_from_dynamo import hide_from_dynamo
 
 _State = tuple[int, int, torch.Size]

@@ -10,7 +10,7 @@ import torch
 import torch._inductor.config
 
 import xpu_amp_dynamo
-from xpu_amp_dynamo.devices import AUTOCAST_KEYS
+from xpu_amp_dynamo.policy.devices import AUTOCAST_KEYS
 
 pytest_plugins = ["xpu_amp_dynamo.simulator.pytest_plugin", "tests.counting"]
 

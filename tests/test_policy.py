@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from xpu_amp_dynamo import Policy
-from xpu_amp_dynamo.cast_rule import Category, cast_rule
 from xpu_amp_dynamo.errors import OverlappingOpsError, UnknownOpError, UnknownPolicyError, UnlistableOpError
-from xpu_amp_dynamo.op_names import resolve_op
-from xpu_amp_dynamo.op_tables import completion, documented
+from xpu_amp_dynamo.policy.cast_rule import Category, wanted_dtype
+from xpu_amp_dynamo.policy.op_names import resolve_op
+from xpu_amp_dynamo.policy.tables import completion, documented
 
 XPU = Policy.named("xpu")
 BFLOAT16, FLOAT16, FLOAT32, FLOAT64 = torch.bfloat16, torch.float16, torch.float32, torch.float64
@@ -195,7 +195,7 @@ def test_unknown_policy_names_the_legal_ones():
     ],
 )
 def test_cast_rule(op, dtypes, wanted):
-    assert cast_rule(op, dtypes, XPU, FLOAT16) is wanted
+    assert wanted_dtype(XPU.category(op), dtypes, FLOAT16) is wanted
 
 
 @pytest.mark.parametrize("ops", ["softmax", 5])

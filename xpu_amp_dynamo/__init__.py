@@ -1,20 +1,39 @@
 """Automatic mixed precision for Intel GPUs: ``torch.compile(model, backend="xpu_amp")`` and ``autocast``."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from xpu_amp_dynamo.backend import lower as lower
 from xpu_amp_dynamo.backend import xpu_amp as xpu_amp
-from xpu_amp_dynamo.devices import default_device_type as default_device_type
 from xpu_amp_dynamo.exported import lower_exported as lower_exported
 from xpu_amp_dynamo.lowering.report import LoweringReport as LoweringReport
+from xpu_amp_dynamo.lowering.report import record_lowerings as record_lowerings
 from xpu_amp_dynamo.options import BackendOptions as BackendOptions
-from xpu_amp_dynamo.policy import Policy as Policy
-from xpu_amp_dynamo.reports import record_lowerings as record_lowerings
+from xpu_amp_dynamo.policy.devices import default_device_type as default_device_type
+from xpu_amp_dynamo.policy.policy import Policy as Policy
 from xpu_amp_dynamo.runtime.autocast import autocast as autocast
 from xpu_amp_dynamo.runtime.installation import install as install
 from xpu_amp_dynamo.runtime.installation import installed_policy as installed_policy
 from xpu_amp_dynamo.runtime.installation import uninstall as uninstall
 from xpu_amp_dynamo.runtime.weight_store import cached_weight_bytes as cached_weight_bytes
 from xpu_amp_dynamo.runtime.weight_store import refresh_weights as refresh_weights
-from xpu_amp_dynamo.simulator.simulated_xpu import simulated_xpu as simulated_xpu
-from xpu_amp_dynamo.simulator.xpu_kernels import xpu_kernels as xpu_kernels
+
+if TYPE_CHECKING:
+    from xpu_amp_dynamo.simulator.simulated_xpu import simulated_xpu as simulated_xpu
+    from xpu_amp_dynamo.simulator.xpu_kernels import xpu_kernels as xpu_kernels
 
 __version__ = "0.1.0"
+# Public names of the simulator, each in a module of that name; it is loaded only when one of them is asked for.
+_SIMULATOR = ("simulated_xpu", "xpu_kernels")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _SIMULATOR:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.simulator.{name}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_SIMULATOR})

@@ -10,27 +10,26 @@ import torch
 from torch import fx
 from torch._dynamo.backends.registry import lookup_backend
 
-from xpu_amp_dynamo.autocast_guard import guard_installed_policy, guard_regions_around
-from xpu_amp_dynamo.autocast_off import compiling_without_autocast, without_autocast
-from xpu_amp_dynamo.devices import AUTOCAST_KEYS
+from xpu_amp_dynamo.compat.regions_around import enabled_elsewhere, turned_off
+from xpu_amp_dynamo.dynamo.guards import guard_installed_policy, guard_regions_around
+from xpu_amp_dynamo.dynamo.uncompiled_code import report_uncompiled_code
 from xpu_amp_dynamo.errors import InvalidOptionError
-from xpu_amp_dynamo.inductor import inductor_compiler
-from xpu_amp_dynamo.inductor_workarounds import inductor_workarounds
+from xpu_amp_dynamo.inductor.compiler import inductor_compiler
+from xpu_amp_dynamo.inductor.workarounds import inductor_workarounds
 from xpu_amp_dynamo.loss_scaling import warn_of_loss_scaling
-from xpu_amp_dynamo.lowering.autocast_state import AutocastState
-from xpu_amp_dynamo.lowering.cast_before_views import cast_before_views
-from xpu_amp_dynamo.lowering.find_regions import captured_in_region
-from xpu_amp_dynamo.lowering.lift_weight_casts import LiftedCast, lift_weight_casts
-from xpu_amp_dynamo.lowering.pack_linear_weights import pack_linear_weights
+from xpu_amp_dynamo.lowering.captured.find_regions import captured_in_region
+from xpu_amp_dynamo.lowering.graph.autocast_state import AutocastState
+from xpu_amp_dynamo.lowering.graph.values import value_of
 from xpu_amp_dynamo.lowering.pipeline import lower_graph
-from xpu_amp_dynamo.lowering.report import LoweringReport
-from xpu_amp_dynamo.lowering.values import value_of
-from xpu_amp_dynamo.lowering.weights import differentiates_inside, placeholders, weights_of
+from xpu_amp_dynamo.lowering.report import LoweringReport, publish_report
+from xpu_amp_dynamo.lowering.weights.cast_before_views import cast_before_views
+from xpu_amp_dynamo.lowering.weights.lift_casts import LiftedCast, lift_weight_casts
+from xpu_amp_dynamo.lowering.weights.pack_linear import pack_linear_weights
+from xpu_amp_dynamo.lowering.weights.plan import differentiates_inside, placeholders, weights_of
 from xpu_amp_dynamo.options import BackendOptions
-from xpu_amp_dynamo.regions_around import enabled_elsewhere, turned_off
-from xpu_amp_dynamo.reports import publish_report
+from xpu_amp_dynamo.policy.devices import AUTOCAST_KEYS
+from xpu_amp_dynamo.runtime.autocast_off import compiling_without_autocast, without_autocast
 from xpu_amp_dynamo.runtime.weight_store import WEIGHTS, CachedCasts
-from xpu_amp_dynamo.uncompiled_code import report_uncompiled_code
 
 CompiledFunction = Callable[..., Any]
 

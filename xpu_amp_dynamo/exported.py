@@ -10,11 +10,11 @@ from torch import fx
 from torch.export.graph_signature import ExportGraphSignature, InputKind
 
 from xpu_amp_dynamo.backend import lower
-from xpu_amp_dynamo.lowering.cast_before_views import cast_before_views
-from xpu_amp_dynamo.lowering.casting import is_inserted_cast
-from xpu_amp_dynamo.lowering.values import set_value, storage_of, value_of
-from xpu_amp_dynamo.lowering.weights import placeholders
-from xpu_amp_dynamo.lowering.writes import written_storages
+from xpu_amp_dynamo.lowering.graph.casting import is_inserted_cast
+from xpu_amp_dynamo.lowering.graph.values import set_value, storage_of, value_of
+from xpu_amp_dynamo.lowering.graph.writes import written_storages
+from xpu_amp_dynamo.lowering.weights.cast_before_views import cast_before_views
+from xpu_amp_dynamo.lowering.weights.plan import placeholders
 from xpu_amp_dynamo.options import BackendOptions
 
 

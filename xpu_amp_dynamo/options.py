@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch._dynamo.backends.registry import list_backends
 
-from xpu_amp_dynamo.devices import check_device_type, check_lower_dtype
 from xpu_amp_dynamo.errors import InvalidOptionError, UnsupportedDeviceError, UnsupportedDtypeError
-from xpu_amp_dynamo.inductor import PRECISIONS, ROUNDING_SETTING, inductor_compiler
-from xpu_amp_dynamo.policy import Policy
+from xpu_amp_dynamo.inductor.compiler import PRECISIONS, ROUNDING_SETTING, inductor_compiler
+from xpu_amp_dynamo.policy.devices import check_device_type, check_lower_dtype
+from xpu_amp_dynamo.policy.policy import Policy
 
 WEIGHT_MODES = ("recast", "cached")
 

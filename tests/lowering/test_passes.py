@@ -12,10 +12,10 @@ from torch.utils.checkpoint import checkpoint
 import xpu_amp_dynamo
 from tests.lowering.graphs import casts_in, lowered_graphs
 from xpu_amp_dynamo.errors import BannedOpError, LoweringError
-from xpu_amp_dynamo.lowering.autocast_state import AutocastState
-from xpu_amp_dynamo.lowering.casting import Caster, insert_cast
-from xpu_amp_dynamo.lowering.find_regions import find_regions
-from xpu_amp_dynamo.lowering.values import set_value
+from xpu_amp_dynamo.lowering.captured.find_regions import find_regions
+from xpu_amp_dynamo.lowering.graph.autocast_state import AutocastState
+from xpu_amp_dynamo.lowering.graph.casting import Caster, insert_cast
+from xpu_amp_dynamo.lowering.graph.values import set_value
 
 OFF, LOW = AutocastState(False, torch.bfloat16), AutocastState(True, torch.bfloat16)
 
@@ -255,9 +255,9 @@ def test_the_advice_fits_the_banned_op():
 
 
 def test_verification_catches_a_broken_graph():
-    from xpu_amp_dynamo.lowering.context import LoweringContext
+    from xpu_amp_dynamo.lowering.captured.verify import verify
+    from xpu_amp_dynamo.lowering.graph.context import LoweringContext
     from xpu_amp_dynamo.lowering.report import LoweringReport
-    from xpu_amp_dynamo.lowering.verify import verify
 
     graph = fx.Graph()
     x = graph.placeholder("x")

@@ -97,7 +97,7 @@ def test_code_that_dynamo_leaves_uncompiled_is_reported_once(caplog):
     for _ in range(2):
         torch._dynamo.reset()
         torch.compile(program, backend="xpu_amp", options={"inner_backend": "eager"})(*args)
-    (record,) = [r for r in caplog.records if r.name == "xpu_amp_dynamo.uncompiled_code"]
+    (record,) = [r for r in caplog.records if r.name == "xpu_amp_dynamo.dynamo.uncompiled_code"]
     assert f"{__file__}:{program.__code__.co_firstlineno + 2} in program" in record.getMessage()
 
 
@@ -111,4 +111,4 @@ def test_regions_cover_uncompiled_code_so_that_nothing_is_reported(caplog):
         torch.compile(program, backend="xpu_amp", options={"inner_backend": "eager"})(
             torch.rand(4, 4), torch.rand(4, 4)
         )
-    assert not [r for r in caplog.records if r.name == "xpu_amp_dynamo.uncompiled_code"]
+    assert not [r for r in caplog.records if r.name == "xpu_amp_dynamo.dynamo.uncompiled_code"]

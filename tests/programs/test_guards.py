@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 import xpu_amp_dynamo
 from tests.programs.comparison import compile_program, counting_backend
 from xpu_amp_dynamo import Policy
-from xpu_amp_dynamo.regions_around import open_regions
+from xpu_amp_dynamo.compat.regions_around import open_regions
 
 BFLOAT16, FLOAT16, FLOAT32 = torch.bfloat16, torch.float16, torch.float32
 

@@ -9,9 +9,9 @@ import torch
 
 import xpu_amp_dynamo
 from xpu_amp_dynamo import Policy, install, installed_policy, uninstall
-from xpu_amp_dynamo.devices import AUTOCAST_KEYS
 from xpu_amp_dynamo.errors import PolicyConflictError, UnknownOpError, UnknownPolicyError, UnsupportedDeviceError
-from xpu_amp_dynamo.foreign_autocast import has_foreign_autocast
+from xpu_amp_dynamo.policy.devices import AUTOCAST_KEYS
+from xpu_amp_dynamo.policy.foreign_autocast import has_foreign_autocast
 
 BFLOAT16, FLOAT32 = torch.bfloat16, torch.float32
 

@@ -8,7 +8,7 @@ import torch
 from tests.conformance.samples import OPS, calls_of, outcome_of, same
 from xpu_amp_dynamo import Policy, install
 from xpu_amp_dynamo.errors import UnlistableOpError
-from xpu_amp_dynamo.op_names import overloads_of
+from xpu_amp_dynamo.policy.op_names import overloads_of
 
 BFLOAT16, FLOAT32 = torch.bfloat16, torch.float32
 XPU = Policy.named("xpu")

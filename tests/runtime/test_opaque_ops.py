@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from tests.conformance.samples import outcome_of, same
 from tests.programs.comparison import assert_compiled_equals_eager
 from xpu_amp_dynamo import Policy, autocast, install
-from xpu_amp_dynamo.op_names import overloads_of
-from xpu_amp_dynamo.op_tables.opaque import OPAQUE
+from xpu_amp_dynamo.policy.op_names import overloads_of
+from xpu_amp_dynamo.policy.tables.opaque import OPAQUE
 
 BFLOAT16, FLOAT32 = torch.bfloat16, torch.float32
 

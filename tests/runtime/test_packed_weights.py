@@ -12,9 +12,9 @@ import torch.nn.functional as F
 import xpu_amp_dynamo
 from tests.runtime.test_weight_store import UPDATES, expected
 from xpu_amp_dynamo import cached_weight_bytes
-from xpu_amp_dynamo.cast_rule import LOWER_DTYPES
-from xpu_amp_dynamo.lowering import pack_linear_weights
-from xpu_amp_dynamo.packed_linear import PACKED, PACKED_LINEAR, can_pack, pack
+from xpu_amp_dynamo.lowering.weights import pack_linear as pack_linear_weights
+from xpu_amp_dynamo.ops.packed_linear import PACKED, PACKED_LINEAR, can_pack, pack
+from xpu_amp_dynamo.policy.cast_rule import LOWER_DTYPES
 from xpu_amp_dynamo.runtime import weight_store
 
 pytestmark = pytest.mark.skipif(not can_pack(torch.bfloat16), reason="oneDNN does not multiply in bfloat16 here")

@@ -1,0 +1,73 @@
+"""What stands between casts and calls of libraries, which fuse neither what comes before them nor what comes after."""
+
+from __future__ import annotations
+
+import operator
+
+import torch
+from torch import fx
+from torch.fx.experimental.symbolic_shapes import statically_known_true
+from torch.utils import _pytree as pytree
+
+from xpu_amp_dynamo.lowering.aten.edit import is_view, source_of
+from xpu_amp_dynamo.lowering.aten.ops import CAST, LIBRARY_CALLS, aten
+
+
+def feeds_only_library_calls(node: fx.Node) -> bool:
+    """Tell whether every use of a value, through views, is a library call or the graph's output.
+
+    What computes such a value is a kernel of its own.
+    """
+    pending = [node]
+    while pending:
+        value = pending.pop()
+        for user in value.users:
+            if user.op == "call_function" and is_view(user):
+                pending.append(user)
+            elif user.op != "output" and (user.target not in LIBRARY_CALLS or _is_touched_before(user)):
+                return False
+    return True
+
+
+def _is_touched_before(user: fx.Node) -> bool:
+    """Tell whether Inductor puts a kernel, which can cast, between a value and the library call that uses it.
+
+    So it does for convolutions, whose images and weights it lays out anew, channels last. Checked on torch 2.13.0.
+    """
+    return user.target == aten.convolution.default
+
+
+def result_used_once(node: fx.Node) -> fx.Node | None:
+    """Return the library call of whose result a node is a view, None if it is none or anything else uses it."""
+    while node.op == "call_function" and is_view(node) and len(node.users) == 1:
+        node = source_of(node)
+    return library_call_of(node) if len(node.users) == 1 else None
+
+
+def library_call_of(node: fx.Node) -> fx.Node | None:
+    """Return the library call that a node is the result of, or one of the results of."""
+    called = source_of(node) if node.target is operator.getitem else node
+    return called if called.target in LIBRARY_CALLS else None
+
+
+def feeds_a_kernel(result: fx.Node) -> bool:
+    """Tell whether some use of a value, through views and casts, computes as many elements.
+
+    Such a kernel, unlike one that gathers or repeats elements, could do casts of the value on the side.
+    """
+    size = result.meta["val"].numel()
+    pending = [result]
+    while pending:
+        for user in pending.pop().users:
+            if user.op == "output" or user.target in LIBRARY_CALLS:
+                continue
+            if is_view(user) or user.target == CAST:
+                pending.append(user)
+            elif not statically_known_true(_size_of(user) != size):
+                return True
+    return False
+
+
+def _size_of(node: fx.Node) -> int | torch.SymInt:
+    """Return the number of elements that a node computes, those of its first tensor if there are several."""
+    return next(leaf.numel() for leaf in pytree.tree_leaves(node.meta["val"]) if isinstance(leaf, torch.Tensor))

@@ -1,0 +1,1 @@
+"""The first moment of a graph: passes on what Dynamo or export hands over."""

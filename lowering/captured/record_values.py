@@ -1,0 +1,84 @@
+"""Notes the value that capture recorded for every node, and computes those that are missing.
+
+Dynamo and export record a fake tensor a node. A graph from ``torch.fx.symbolic_trace`` has none: its values are
+computed from example inputs, as the program runs without autocast. A call that runs only under autocast, since it
+mixes dtypes, stays without a value until it is lowered; so do those that depend on it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import fx
+from torch._subclasses.fake_tensor import FakeTensorMode, maybe_get_fake_mode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+from xpu_amp_dynamo.errors import LoweringError
+from xpu_amp_dynamo.lowering.graph.fake_run import run_node
+from xpu_amp_dynamo.lowering.graph.node_kind import CALLS, attribute_of
+from xpu_amp_dynamo.lowering.graph.values import has_value, set_value, tensors_in, value_of
+
+
+def fake_mode_of(gm: fx.GraphModule) -> FakeTensorMode:
+    """Return the fake tensor mode of a graph's recorded values, a new one if it has none.
+
+    It is read from the values and not from the tracing context: in a backend the latter gives another one, and
+    mixing two raises (torch 2.13.0).
+    """
+    for node in gm.graph.nodes:
+        for tensor in tensors_in(value_of(node)):
+            mode = maybe_get_fake_mode(tensor)
+            if mode is not None:
+                return mode
+    return FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
+
+
+def record_values(gm: fx.GraphModule, example_inputs: Sequence[Any], fake_mode: FakeTensorMode) -> dict[fx.Node, Any]:
+    """Return the value of every node as captured, computing and storing what is missing.
+
+    Args:
+        gm: the graph.
+        example_inputs: one value for each placeholder, used where the placeholder has no value.
+        fake_mode: the mode that the values belong to; must be active.
+
+    Raises:
+        LoweringError: the number of inputs does not fit, or the graph calls modules.
+    """
+    placeholders = gm.graph.find_nodes(op="placeholder")
+    if not all(map(has_value, placeholders)) and len(placeholders) != len(example_inputs):
+        raise LoweringError(
+            f"the graph has {len(placeholders)} placeholders and {len(example_inputs)} example inputs were "
+            "given; give one for each placeholder"
+        )
+    for node, example in zip(placeholders, example_inputs, strict=False):
+        if not has_value(node):
+            set_value(node, _faked(example, fake_mode))
+    for node in gm.graph.nodes:
+        if not has_value(node):
+            _compute(node, gm, fake_mode)
+    return {node: value_of(node) for node in gm.graph.nodes if has_value(node) or node.op == "output"}
+
+
+def _compute(node: fx.Node, gm: fx.GraphModule, fake_mode: FakeTensorMode) -> None:
+    """Compute and store one node's value."""
+    if node.op == "call_module":
+        raise LoweringError(
+            f"the graph calls the module {node.target!r}, whose ops cannot be seen; capture it with torch.compile "
+            "or torch.export, which inline modules"
+        )
+    if node.op == "get_attr":
+        set_value(node, _faked(attribute_of(gm, str(node.target)), fake_mode))
+    elif node.op in CALLS and all(map(has_value, node.all_input_nodes)):
+        # A call that is wrong in itself raises again when it is lowered.
+        with contextlib.suppress(RuntimeError):
+            set_value(node, run_node(node))
+
+
+def _faked(value: Any, fake_mode: FakeTensorMode) -> Any:
+    """Return a tensor as a fake tensor of the mode, any other value as it is."""
+    if isinstance(value, torch.Tensor) and maybe_get_fake_mode(value) is None:
+        return fake_mode.from_tensor(value, static_shapes=True)
+    return value

@@ -1,0 +1,1 @@
+"""Looking inside ops that no list names, for those that one does."""

@@ -1,0 +1,81 @@
+"""What every pass knows about the graph in hand."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from xpu_amp_dynamo.lowering.graph.autocast_state import AutocastState
+from xpu_amp_dynamo.lowering.graph.values import dtypes_in, value_of
+from xpu_amp_dynamo.lowering.report import LoweringReport
+from xpu_amp_dynamo.policy.policy import Policy
+
+
+@dataclass
+class LoweringContext:
+    """The settings of one lowering and what its passes have found.
+
+    Args:
+        policy: the policy to lower.
+        device_type: the device type whose autocast is lowered; tensors of others stay untouched.
+        initial_state: the autocast state at the graph's entry.
+        fake_mode: the fake tensor mode that the graph's values belong to.
+        preserve_output_dtype: whether outputs keep the dtypes recorded at capture.
+        report: what the lowering did, counted over the graph and its subgraphs.
+
+    The passes fill ``recorded`` (each node's value at capture), ``states`` (each node's autocast state), ``refused``
+    (listed calls that do not run in the dtype which the policy wants, left as captured) and ``constants`` (how many
+    tensors they gave the graph).
+    """
+
+    policy: Policy
+    device_type: str
+    initial_state: AutocastState
+    fake_mode: FakeTensorMode
+    preserve_output_dtype: bool
+    report: LoweringReport
+    recorded: dict[fx.Node, Any] = field(default_factory=dict)
+    states: dict[fx.Node, AutocastState] = field(default_factory=dict)
+    refused: set[fx.Node] = field(default_factory=set)
+    constants: int = 0
+
+    def for_subgraph(self, state: AutocastState) -> LoweringContext:
+        """Return the context of a subgraph that is called under ``state``; its outputs always keep their dtypes."""
+        return dataclasses.replace(
+            self, initial_state=state, preserve_output_dtype=True, recorded={}, states={}, refused=set(), constants=0
+        )
+
+    def on_device(self, value: object) -> bool:
+        """Tell whether a value is a tensor of the lowered device type."""
+        return isinstance(value, torch.Tensor) and value.device.type == self.device_type
+
+    def holds_tensor_on_device(self, node: fx.Node) -> bool:
+        """Tell whether a node's value is a tensor of the lowered device type."""
+        return self.on_device(value_of(node))
+
+    def reads_as_captured(self, node: fx.Node) -> bool:
+        """Tell whether all inputs of a call have the dtypes that it was captured with."""
+        return all(map(self.is_as_recorded, node.all_input_nodes))
+
+    def is_as_recorded(self, node: fx.Node) -> bool:
+        """Tell whether a node's value still has the dtypes that capture recorded, a cast those of its source."""
+        source = self._recorded_node(node)
+        return source is not None and dtypes_in(self.recorded[source]) == dtypes_in(value_of(node))
+
+    def recorded_dtype(self, node: fx.Node) -> torch.dtype:
+        """Return the dtype that capture recorded for a node; for a cast of ours, that of its source."""
+        source = self._recorded_node(node)
+        return value_of(node).dtype if source is None else self.recorded[source].dtype
+
+    def _recorded_node(self, node: fx.Node) -> fx.Node | None:
+        """Return the node whose recorded value a node has: itself, or what a cast of ours was made from."""
+        while node not in self.recorded:
+            if not node.all_input_nodes:
+                return None
+            node = node.all_input_nodes[0]
+        return node

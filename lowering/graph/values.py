@@ -1,0 +1,74 @@
+"""The values of nodes: fake tensors and symbolic sizes, as capture recorded them or as a pass recomputed them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+from torch.utils import _pytree as pytree
+
+from xpu_amp_dynamo.lowering.graph.functorch_levels import innermost, is_wrapped, without_wrappers
+
+# The first is Dynamo's, the second that of export.
+_VALUE_KEYS = ("example_value", "val")
+
+
+def value_of(node: fx.Node) -> Any:
+    """Return a node's value: Dynamo keeps it under ``example_value``, export under ``val``."""
+    return node.meta.get("example_value", node.meta.get("val"))
+
+
+def has_value(node: fx.Node) -> bool:
+    """Tell whether capture recorded a value for the node."""
+    return "example_value" in node.meta or "val" in node.meta
+
+
+def set_value(node: fx.Node, value: Any) -> None:
+    """Store a node's value where its graph keeps values; strict export keeps some twice."""
+    node.meta.update(dict.fromkeys(value_keys(node), value))
+
+
+def value_keys(node: fx.Node) -> list[str]:
+    """List the keys under which a node keeps its value."""
+    return [key for key in _VALUE_KEYS if key in node.meta] or ["example_value"]
+
+
+def input_values(node: fx.Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the node's arguments with every node replaced by its value, such that the node can run on them."""
+    return fx.map_arg((node.args, node.kwargs), runnable_value_of)
+
+
+def runnable_value_of(node: fx.Node) -> Any:
+    """Return a node's value such that ops run on it now that capture is over.
+
+    Capture has run what writes to the base of a view, after which autograd refuses some views that require grad, those
+    of ``chunk`` for one; and a wrapper of ``torch.func`` is dead.
+    """
+    value = value_of(node)
+    if not isinstance(value, torch.Tensor):
+        return value
+    if is_wrapped(value):
+        return without_wrappers(value)
+    return value.detach().requires_grad_() if value.requires_grad and value._is_view() else value
+
+
+def tensor_inputs(node: fx.Node) -> list[fx.Node]:
+    """List the input nodes that hold one tensor each."""
+    return [n for n in node.all_input_nodes if isinstance(value_of(n), torch.Tensor)]
+
+
+def tensors_in(value: object) -> list[torch.Tensor]:
+    """List the tensors in a nested value."""
+    return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)]
+
+
+def dtypes_in(value: object) -> list[torch.dtype]:
+    """List the dtypes of the tensors in a nested value, in order."""
+    return [tensor.dtype for tensor in tensors_in(value)]
+
+
+def storage_of(tensor: torch.Tensor) -> int | None:
+    """Return what identifies a tensor's storage, None for layouts without one."""
+    tensor = innermost(tensor)
+    return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else None

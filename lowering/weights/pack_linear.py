@@ -1,0 +1,82 @@
+"""Hands the cached weights of linear layers over in the layout of oneDNN, on the CPU.
+
+before:  forward(x, w_bfloat16):  y = linear(x, w_bfloat16, b)          # oneDNN packs w_bfloat16 in every call
+after:   forward(x, w_packed):    y = packed_linear(x, w_packed, b)
+
+Left alone: small weights, weights with any other use, products with tensor subclasses, graphs of ``torch.func``, and
+processors on which oneDNN does not multiply in the lower precision. Values may change where oneDNN adds up in another
+order for packed weights; none were seen to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import fx
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from xpu_amp_dynamo.lowering.graph.functorch_levels import is_level_call
+from xpu_amp_dynamo.lowering.graph.node_kind import op_name_of
+from xpu_amp_dynamo.lowering.graph.values import set_value, value_of
+from xpu_amp_dynamo.lowering.weights.lift_casts import LiftedCast
+from xpu_amp_dynamo.lowering.weights.plan import placeholders
+from xpu_amp_dynamo.ops.packed_linear import PACKED, PACKED_LINEAR, can_pack, stand_in_for
+
+# Elements of the smallest weight to pack. PyTorch multiplies a few rows by smaller ones in loops of its own, in a fifth
+# of the 15 us that any call of oneDNN takes; from here on packed weights are never slower (torch 2.13.0, AVX-512).
+SMALLEST = 2**14
+
+
+def pack_linear_weights(gm: fx.GraphModule, lifted: Sequence[LiftedCast]) -> list[LiftedCast]:
+    """Have linear layers read packed weights.
+
+    Args:
+        gm: a graph whose last inputs are casts of weights. Edited in place.
+        lifted: what its caller hands over for these, in order.
+
+    Returns:
+        What to hand over for them now.
+    """
+    inputs = placeholders(gm)
+    weights = inputs[len(inputs) - len(lifted) :]
+    plain = not any(map(is_level_call, gm.graph.nodes))
+    packable = {weight for weight in weights if plain and _is_packable(weight)}
+    for weight in packable:
+        _pack(weight)
+    if packable:
+        gm.recompile()
+    return [
+        cast._replace(layout=PACKED) if weight in packable else cast
+        for weight, cast in zip(weights, lifted, strict=True)
+    ]
+
+
+def _is_packable(weight: fx.Node) -> bool:
+    """Tell whether a weight is worth packing and all its uses are products with it."""
+    value = value_of(weight)
+    large = value.dim() == 2 and value.numel() >= SMALLEST
+    supported = value.device.type == "cpu" and can_pack(value.dtype)
+    return large and supported and all(_is_product(user, weight) for user in weight.users)
+
+
+def _is_product(node: fx.Node, weight: fx.Node) -> bool:
+    """Tell whether a call multiplies something else by a weight, as ``linear`` does."""
+    if op_name_of(node) != "linear":
+        return False
+    given = _arguments_of(node)
+    only_weight = given["weight"] is weight and given["input"] is not weight
+    return only_weight and not is_traceable_wrapper_subclass(value_of(given["input"]))
+
+
+def _pack(weight: fx.Node) -> None:
+    """Have a weight's users read what stands for it packed."""
+    set_value(weight, stand_in_for(value_of(weight)))
+    for linear in list(weight.users):
+        given = _arguments_of(linear)
+        linear.op, linear.target = "call_function", PACKED_LINEAR
+        linear.args, linear.kwargs = (given["input"], weight, given.get("bias")), {}
+
+
+def _arguments_of(linear: fx.Node) -> dict[str, Any]:
+    return dict(zip(("input", "weight", "bias"), linear.args, strict=False)) | linear.kwargs

@@ -1,0 +1,1 @@
+"""All that touches Dynamo: guards of compiled code, and which code it left uncompiled."""

@@ -1,0 +1,53 @@
+"""Inductor as the inner backend: its modes and settings, with our passes among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch._inductor.config
+
+from xpu_amp_dynamo.errors import InvalidOptionError
+from xpu_amp_dynamo.lowering.aten.passes import EXACT_JOINT_PASSES, EXACT_PASSES, FAST_JOINT_PASSES, FAST_PASSES
+
+JOINT_SETTING = "joint_custom_post_pass"
+POST_GRAD_SETTING = "post_grad_custom_post_pass"
+SCHEDULER_SETTING = "_post_fusion_custom_pass"
+ROUNDING_SETTING = "emulate_precision_casts"
+PRECISIONS = ("fast", "exact")
+
+
+def inductor_compiler(mode: str | None, patches: Mapping[str, Any], precision: str) -> Callable[..., Any]:
+    """Return what ``torch.compile`` itself builds for its default backend, so that mode and settings mean the same.
+
+    Args:
+        mode: a mode of ``torch.compile``, None for the default one.
+        patches: settings of ``torch._inductor.config``.
+        precision: one of ``PRECISIONS``; ``"exact"`` rounds between fused ops as eager code does.
+
+    Raises:
+        InvalidOptionError: Inductor has no such mode.
+        RuntimeError: a patch names no setting of Inductor, or has a value of another type.
+    """
+    # Inductor's own modules take half a second to import, which eager code need not wait for.
+    from xpu_amp_dynamo.inductor.passes import CastPasses, SchedulePass
+
+    modes = torch._inductor.list_mode_options()
+    if mode is not None and mode not in modes:
+        raise InvalidOptionError(f"unknown mode {mode!r}; the modes are {sorted(modes)}")
+    exact = precision == "exact"
+    settings = {**({ROUNDING_SETTING: True} if exact else {}), **patches}
+    settings[SCHEDULER_SETTING] = SchedulePass(before=_passes_of_the_user(SCHEDULER_SETTING, patches))
+    joint, post_grad = (EXACT_JOINT_PASSES, EXACT_PASSES) if exact else (FAST_JOINT_PASSES, FAST_PASSES)
+    for name, passes in ((JOINT_SETTING, joint), (POST_GRAD_SETTING, post_grad)):
+        settings[name] = CastPasses(passes, before=_passes_of_the_user(name, patches))
+    return torch._TorchCompileInductorWrapper(mode, settings, None)
+
+
+def _passes_of_the_user(name: str, patches: Mapping[str, Any]) -> list[Any]:
+    """List the passes that the user set for a moment of Inductor; they run before ours."""
+    passes = patches.get(name, getattr(torch._inductor.config, name))
+    if passes is None:
+        return []
+    return list(passes) if isinstance(passes, (list, tuple)) else [passes]

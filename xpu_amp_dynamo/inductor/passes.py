@@ -1,0 +1,123 @@
+"""Our passes as Inductor takes them: over the ATen graphs it compiles, and over its schedule of kernels."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import fx
+from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
+from torch._inductor.scheduler import (
+    BaseSchedulerNode,
+    FusedSchedulerNode,
+    SchedulerNode,
+    refresh_group_node_dependencies,
+)
+
+from xpu_amp_dynamo.lowering.aten.verify import Pass
+
+# Packages of which no other contains the files: they lie in folders of their own in a checkout.
+PACKAGES = ("xpu_amp_dynamo", "xpu_amp_dynamo.lowering", "xpu_amp_dynamo.runtime")
+
+
+try:
+    from torch._inductor.custom_graph_pass import CustomSchedulerPass
+except ImportError:  # New in torch 2.13; before, Inductor took any function.
+
+    class CustomSchedulerPass:  # type: ignore[no-redef]
+        """Stands for what torch has no name for yet."""
+
+
+class CastPasses(CustomGraphPass):
+    """Passes of the cast optimiser, as Inductor takes them: as one, since before torch 2.13 it took no list."""
+
+    def __init__(self, passes: tuple[Pass, ...], before: Sequence[Callable[[fx.Graph], Any]] = ()) -> None:
+        """Join passes.
+
+        Args:
+            passes: those of the optimiser.
+            before: those that the user set for the same moment; they run first.
+        """
+        self._passes = passes
+        self._before = before
+        self._names_before = _names_of(before)
+
+    def __call__(self, graph: fx.Graph) -> None:
+        """Edit a graph in place.
+
+        Not verified here: that costs two runs on fake tensors, as much as a twentieth of the compilation. Tests do.
+        """
+        for run in (*self._before, *self._passes):
+            run(graph)
+
+    def uuid(self) -> tuple[Any, ...]:
+        """Return what Inductor's cache knows these passes by.
+
+        A function of the user has no name that tells what it does: it gets one that never comes again, so that no
+        code compiled with another function is found.
+        """
+        names = (run.__name__ for run in self._passes)
+        return hash_of_sources(), *names, *self._names_before
+
+
+class SchedulePass(CustomSchedulerPass):
+    """Our pass over fused kernels, before Inductor reorders them. Checked on torch 2.11.0 and 2.13.0."""
+
+    def __init__(self, before: Sequence[Callable[[list[BaseSchedulerNode]], list[BaseSchedulerNode]]] = ()) -> None:
+        """Join a pass of the user, which runs first, with ours: Inductor takes one."""
+        self._before = before
+        self._names_before = _names_of(before)
+
+    def __call__(self, nodes: list[BaseSchedulerNode]) -> list[BaseSchedulerNode]:
+        """Edit the scheduled nodes of a graph in place, and return them."""
+        for run in self._before:
+            nodes = run(nodes)
+        for node in nodes:
+            _wait_for_writes(node)
+        return nodes
+
+    def uuid(self) -> tuple[Any, ...]:
+        """Return what Inductor's cache knows this pass by: its code, and the user's name for theirs."""
+        return hash_of_sources(), *self._names_before
+
+
+def _names_of(passes: Sequence[Any]) -> list[Any]:
+    """Return what passes of the user call themselves; for those that have no such name, one that never comes again."""
+    named = (CustomGraphPass, CustomSchedulerPass)
+    return [run.uuid() if isinstance(run, named) else uuid.uuid4().hex for run in passes]
+
+
+@functools.cache
+def hash_of_sources() -> bytes:
+    """Hash all code of this package, of which any may run in a pass."""
+    return get_hash_for_files(source_files())
+
+
+def source_files() -> tuple[str, ...]:
+    """List the Python files of this package."""
+    specs = [importlib.util.find_spec(package) for package in PACKAGES]
+    folders = [Path(folder) for spec in specs if spec for folder in spec.submodule_search_locations or ()]
+    return tuple(sorted({str(path) for folder in folders for path in folder.rglob("*.py")}))
+
+
+def _wait_for_writes(node: BaseSchedulerNode) -> None:
+    """Let a kernel wait again for writes to what it reads.
+
+    Where Inductor fuses loops of other shapes for the CPU, it writes down anew what they read, and forgets that memory
+    which is written later goes by a later name. Reordered to save memory, a cast then reads a gradient before it is
+    added up: behind nearest upsampling all gradients were 0 (torch 2.13.0).
+    """
+    stale = [part for part in node.get_nodes() if isinstance(part, SchedulerNode) and _reads_by_old_names(part)]
+    for part in stale:
+        part.set_read_writes(part.read_writes.rename(part.mutation_renames))
+    if stale and isinstance(node, FusedSchedulerNode):
+        refresh_group_node_dependencies(node)
+
+
+def _reads_by_old_names(node: SchedulerNode) -> bool:
+    """Tell whether a node reads memory by a name that it had before it was written."""
+    return any(read.name in node.mutation_renames for read in node.read_writes.reads)

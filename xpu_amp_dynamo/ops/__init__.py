@@ -1,0 +1,1 @@
+"""Ops that this package defines."""

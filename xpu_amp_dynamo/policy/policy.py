@@ -1,0 +1,184 @@
+"""Policies: which ops run in lower precision, in float32, or in the widest dtype of their inputs."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from xpu_amp_dynamo.errors import OverlappingOpsError, UnknownOpError, UnknownPolicyError
+from xpu_amp_dynamo.policy.cast_rule import Category
+from xpu_amp_dynamo.policy.listable import refuse_unlistable
+from xpu_amp_dynamo.policy.op_names import resolve_op
+from xpu_amp_dynamo.policy.tables import completion, documented, ipex, torch_xpu
+from xpu_amp_dynamo.policy.tables.opaque import OPAQUE
+
+Op = str | Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """An autocast policy: lists of op names. An op in no list runs in the type of its inputs.
+
+    Args:
+        name: what the policy is called in messages.
+        lower_precision: ops that run in the region's dtype, bfloat16 or float16.
+        float32: ops that run in float32.
+        promote: ops that run in the widest dtype among their inputs.
+        banned: ops that raise inside a region.
+        casts_inside_kernels: whether eager regions also cast for listed ops that the compiled kernel of an unlisted op
+            calls, as those of stock PyTorch do. Compiled code cannot.
+
+    Each list takes op names, callables and overloads, as :func:`resolve_op` reads them.
+
+    Raises:
+        UnknownOpError: an entry is no registered out-of-place op.
+        UnlistableOpError: an op cannot work in its list: it is a cast or returns a view, or it writes to its arguments.
+        OverlappingOpsError: an op stands in two lists.
+
+    Example:
+        >>> policy = Policy.named("xpu").with_ops(float32=["softmax"], lower_precision=["mylib::attention"])
+    """
+
+    name: str
+    lower_precision: frozenset[str] = field(default=frozenset())
+    float32: frozenset[str] = field(default=frozenset())
+    promote: frozenset[str] = field(default=frozenset())
+    banned: frozenset[str] = field(default=frozenset())
+    casts_inside_kernels: bool = False
+
+    def __post_init__(self) -> None:
+        for category in Category:
+            ops: Iterable[Op] = getattr(self, category.value)
+            object.__setattr__(self, category.value, _resolve_all(category.value, ops))
+        lists = {c.value: getattr(self, c.value) for c in Category}
+        _refuse_overlap(lists)
+        refuse_unlistable({name: ops for name, ops in lists.items() if name != Category.BANNED.value})
+
+    @staticmethod
+    def named(name: str) -> Policy:
+        """Return a named policy.
+
+        Args:
+            name: ``"xpu"`` (Intel's documented lists, completed for the mixtures of dtypes that they
+                produce), ``"ipex"`` (what Intel Extension for PyTorch 2.1 registered) or ``"torch"``
+                (stock PyTorch's table for XPU).
+
+        Raises:
+            UnknownPolicyError: there is no such policy.
+        """
+        if name not in _TABLES:
+            raise UnknownPolicyError(f"unknown policy {name!r}; the named policies are {policy_names()}")
+        return _named(name)
+
+    def with_ops(
+        self,
+        *,
+        lower_precision: Iterable[Op] = (),
+        float32: Iterable[Op] = (),
+        promote: Iterable[Op] = (),
+        leave: Iterable[Op] = (),
+    ) -> Policy:
+        """Return a copy in which the named ops have moved to the given lists.
+
+        Args:
+            lower_precision: ops to run in the region's dtype.
+            float32: ops to run in float32.
+            promote: ops to run in the widest dtype of their inputs.
+            leave: ops to take out of every list.
+
+        Raises:
+            UnknownOpError: an entry is no registered out-of-place op.
+            UnlistableOpError: an op cannot work in its list: it is a cast, returns a view, or writes to its arguments.
+            OverlappingOpsError: one call names an op in two lists.
+        """
+        moves = {
+            "lower_precision": _resolve_all("lower_precision", lower_precision),
+            "float32": _resolve_all("float32", float32),
+            "promote": _resolve_all("promote", promote),
+            "leave": _resolve_all("leave", leave),
+        }
+        _refuse_overlap(moves)
+        moved = frozenset().union(*moves.values())
+        lists = {c.value: (getattr(self, c.value) - moved) | moves.get(c.value, frozenset()) for c in Category}
+        return replace(self, name=self.name.removesuffix(" (changed)") + " (changed)", **lists)
+
+    def category(self, op: str) -> Category | None:
+        """Return what the policy does with an op, given its name; None if it lists it nowhere."""
+        return self.categories.get(op)
+
+    @functools.cached_property
+    def opaque_ops(self) -> frozenset[str]:
+        """Unlisted ops inside of which autocast is off, since their compiled kernels call ops that are cast."""
+        cast = self.lower_precision | self.float32
+        calling = (op for op, called in OPAQUE.items() if cast.intersection(called))
+        return frozenset(calling if not self.casts_inside_kernels else ()) - self.categories.keys()
+
+    @functools.cached_property
+    def categories(self) -> dict[str, Category]:
+        """Every listed op with what the policy does with it."""
+        return {op: category for category in Category for op in getattr(self, category.value)}
+
+    def __str__(self) -> str:
+        lists = (f"  {c.value}: {', '.join(sorted(getattr(self, c.value))) or '-'}" for c in Category)
+        return "\n".join([f"Policy {self.name!r}", *lists])
+
+
+def _resolve_all(name: str, ops: object) -> frozenset[str]:
+    """Return the names of the ops that are given for one list."""
+    if isinstance(ops, str) or not isinstance(ops, Iterable):
+        raise UnknownOpError(f"{name} is {ops!r}; give a list of ops, such as {name}=['softmax']")
+    return frozenset(map(resolve_op, ops))
+
+
+def as_policy(policy: Policy | str | None) -> Policy:
+    """Return the policy that a user means.
+
+    Args:
+        policy: a policy, the name of one, or None for ``"xpu"``.
+
+    Raises:
+        UnknownPolicyError: it is anything else.
+    """
+    if policy is None or isinstance(policy, str):
+        return Policy.named("xpu" if policy is None else policy)
+    if not isinstance(policy, Policy):
+        raise UnknownPolicyError(f"{policy!r} is no policy; give a Policy or the name of one: {policy_names()}")
+    return policy
+
+
+def policy_names() -> list[str]:
+    """Return the names of the named policies."""
+    return sorted(_TABLES)
+
+
+def _refuse_overlap(lists: dict[str, frozenset[str]]) -> None:
+    """Raise if an op stands in two of the lists."""
+    for op in sorted(frozenset().union(*lists.values())):
+        holders = [name for name, ops in lists.items() if op in ops]
+        if len(holders) > 1:
+            raise OverlappingOpsError(f"op {op!r} stands in {' and '.join(holders)}; name it in one list only")
+
+
+_TABLES = {
+    "xpu": {
+        "lower_precision": documented.LOWER_PRECISION + completion.LOWER_PRECISION,
+        "float32": documented.FLOAT32,
+        "promote": documented.PROMOTE + completion.PROMOTE,
+    },
+    "ipex": {"lower_precision": ipex.LOWER_PRECISION, "float32": ipex.FLOAT32, "promote": ipex.PROMOTE},
+    "torch": {
+        "lower_precision": torch_xpu.LOWER_PRECISION,
+        "float32": torch_xpu.FLOAT32,
+        "promote": torch_xpu.PROMOTE,
+        "banned": torch_xpu.BANNED,
+    },
+}
+
+
+@functools.cache
+def _named(name: str) -> Policy:
+    """Build a named policy once."""
+    lists = {category: frozenset(ops) for category, ops in _TABLES[name].items()}
+    return Policy(name, **lists, casts_inside_kernels=name == "torch")
