@@ -2,7 +2,7 @@
 #   make demo    compile two real models with backend="xpu_amp" on the best device present
 #   make test    the tests, without the complete sweeps
 #   make test-slow   the complete sweeps that `make test` leaves out
-#   make sweep   larger sweeps, which CI leaves out; half an hour on two cores
+#   make sweep   larger sweeps, which CI leaves out
 #   make fuzz    as many random programs as PROGRAMS says, others in each run
 #   make check   style and types
 #   make benchmark  all tables of benchmarks/, with JSON in $(RESULTS); an hour on two cores
@@ -64,4 +64,4 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) build *.egg-info

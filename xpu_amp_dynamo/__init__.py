@@ -3,26 +3,39 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from xpu_amp_dynamo.backend import lower as lower
-from xpu_amp_dynamo.backend import xpu_amp as xpu_amp
-from xpu_amp_dynamo.exported import lower_exported as lower_exported
-from xpu_amp_dynamo.lowering.report import LoweringReport as LoweringReport
-from xpu_amp_dynamo.lowering.report import record_lowerings as record_lowerings
-from xpu_amp_dynamo.options import BackendOptions as BackendOptions
-from xpu_amp_dynamo.policy.devices import default_device_type as default_device_type
-from xpu_amp_dynamo.policy.policy import Policy as Policy
-from xpu_amp_dynamo.runtime.autocast import autocast as autocast
-from xpu_amp_dynamo.runtime.installation import install as install
-from xpu_amp_dynamo.runtime.installation import installed_policy as installed_policy
-from xpu_amp_dynamo.runtime.installation import uninstall as uninstall
-from xpu_amp_dynamo.runtime.weight_store import cached_weight_bytes as cached_weight_bytes
-from xpu_amp_dynamo.runtime.weight_store import refresh_weights as refresh_weights
+from xpu_amp_dynamo.backend import lower, xpu_amp
+from xpu_amp_dynamo.exported import lower_exported
+from xpu_amp_dynamo.lowering.report import LoweringReport, record_lowerings
+from xpu_amp_dynamo.options import BackendOptions
+from xpu_amp_dynamo.policy.devices import default_device_type
+from xpu_amp_dynamo.policy.policy import Policy
+from xpu_amp_dynamo.runtime.autocast import autocast
+from xpu_amp_dynamo.runtime.installation import install, installed_policy, uninstall
+from xpu_amp_dynamo.runtime.weight_store import cached_weight_bytes, refresh_weights
 
 if TYPE_CHECKING:
-    from xpu_amp_dynamo.simulator.simulated_xpu import simulated_xpu as simulated_xpu
-    from xpu_amp_dynamo.simulator.xpu_kernels import xpu_kernels as xpu_kernels
+    from xpu_amp_dynamo.simulator.simulated_xpu import simulated_xpu
+    from xpu_amp_dynamo.simulator.xpu_kernels import xpu_kernels
 
 __version__ = "0.1.0"
+__all__ = [
+    "BackendOptions",
+    "LoweringReport",
+    "Policy",
+    "autocast",
+    "cached_weight_bytes",
+    "default_device_type",
+    "install",
+    "installed_policy",
+    "lower",
+    "lower_exported",
+    "record_lowerings",
+    "refresh_weights",
+    "simulated_xpu",
+    "uninstall",
+    "xpu_amp",
+    "xpu_kernels",
+]
 # Public names of the simulator, each in a module of that name; it is loaded only when one of them is asked for.
 _SIMULATOR = ("simulated_xpu", "xpu_kernels")
 

@@ -10,7 +10,7 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.utils import _pytree as pytree
 
 from xpu_amp_dynamo.lowering.aten.edit import is_view, source_of
-from xpu_amp_dynamo.lowering.aten.ops import CAST, LIBRARY_CALLS, aten
+from xpu_amp_dynamo.lowering.aten.ops import CAST, CONVOLUTIONS, LIBRARY_CALLS
 
 
 def feeds_only_library_calls(node: fx.Node) -> bool:
@@ -34,7 +34,7 @@ def _is_touched_before(user: fx.Node) -> bool:
 
     So it does for convolutions, whose images and weights it lays out anew, channels last. Checked on torch 2.13.0.
     """
-    return user.target == aten.convolution.default
+    return user.target in CONVOLUTIONS
 
 
 def result_used_once(node: fx.Node) -> fx.Node | None:

@@ -1,1 +1,1 @@
-"""What PyTorch keeps to itself, each private API wrapped once, with the versions that it was checked on."""
+"""Wrappers of what PyTorch keeps to itself, with the versions that they were checked on."""

@@ -1,1 +1,1 @@
-"""All that touches Dynamo: guards of compiled code, and which code it left uncompiled."""
+"""What Dynamo is told, guards of compiled code, and asked: which code it left uncompiled."""

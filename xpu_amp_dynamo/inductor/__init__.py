@@ -1,1 +1,1 @@
-"""All that touches Inductor: our passes as it takes them, its settings, what keeps its defects from users."""
+"""Inductor as an inner backend: our passes as it takes them, its settings, what keeps its defects from users."""

@@ -88,7 +88,8 @@ class SchedulePass(CustomSchedulerPass):
 def _names_of(passes: Sequence[Any]) -> list[Any]:
     """Return what passes of the user call themselves; for those that have no such name, one that never comes again."""
     named = (CustomGraphPass, CustomSchedulerPass)
-    return [run.uuid() if isinstance(run, named) else uuid.uuid4().hex for run in passes]
+    # A pass that names itself None asks for code that is not kept.
+    return [(isinstance(run, named) and run.uuid()) or uuid.uuid4().hex for run in passes]
 
 
 @functools.cache

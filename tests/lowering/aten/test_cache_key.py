@@ -6,6 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from torch._inductor.custom_graph_pass import CustomGraphPass
+
 import xpu_amp_dynamo.inductor.passes as passes
 from xpu_amp_dynamo.lowering.aten.passes import EXACT_PASSES, FAST_PASSES
 
@@ -42,6 +45,24 @@ def test_all_code_of_the_package_is_hashed():
     loaded = {n: m.__file__ for n, m in sys.modules.items() if n.split(".")[0] == "xpu_amp_dynamo" and m.__file__}
     assert len(loaded) > 30
     assert {name: file for name, file in loaded.items() if file not in files} == {}
+
+
+class OfTheUser(CustomGraphPass):
+    def __init__(self, name):
+        self.name = name
+
+    def __call__(self, graph):
+        """Do nothing."""
+
+    def uuid(self):
+        return self.name
+
+
+@pytest.mark.parametrize("join", [lambda run: passes.CastPasses((), [run]), lambda run: passes.SchedulePass([run])])
+def test_passes_of_the_user_are_known_by_their_names(join):
+    assert join(OfTheUser("a")).uuid() == join(OfTheUser("a")).uuid() != join(OfTheUser("b")).uuid()
+    for nameless in (OfTheUser(None), print):
+        assert join(nameless).uuid() != join(nameless).uuid()
 
 
 def test_processes_agree_and_passes_differ():
