@@ -6,8 +6,7 @@ import json
 import os
 import subprocess
 import sys
-
-import pytest
+from pathlib import Path
 
 PROGRAM = """
 import json, sys, torch
@@ -51,10 +50,8 @@ OTHERS = [
 Outcomes = dict[tuple[str, str], dict]
 
 
-@pytest.fixture(scope="module")
-def processes(tmp_path_factory) -> tuple[Outcomes, Outcomes]:
-    """Return what two processes, one after the other, did with the same caches, which were empty at first."""
-    directory = tmp_path_factory.mktemp("caches")
+def run_twice(directory: Path) -> tuple[Outcomes, Outcomes]:
+    """Return what two processes, one after the other, did with caches in a directory that was empty at first."""
     environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(directory), "TORCHINDUCTOR_FX_GRAPH_CACHE": "1"}
     outcomes = []
     for programs, compare in ((SERVED + OTHERS, "yes"), (SERVED, "")):
@@ -65,23 +62,29 @@ def processes(tmp_path_factory) -> tuple[Outcomes, Outcomes]:
     return outcomes[0], outcomes[1]
 
 
-@pytest.mark.parametrize("program", SERVED, ids=str)
-def test_a_second_process_compiles_nothing(program, processes):
-    first, second = (outcomes[program] for outcomes in processes)
+def test_caches(tmp_path):
+    """One test, since each process takes half a minute to compile."""
+    first, second = run_twice(tmp_path)
+    for program in SERVED:
+        assert_served(program[0], first[program], second[program])
+    assert_no_code_is_shared(first)
+
+
+def assert_served(program: str, first: dict, second: dict) -> None:
+    """Check that a second process compiled nothing."""
     assert first["caches"]["autograd_cache_miss"] == 1
     # A hit of AOTAutograd's cache reads each graph's code from Inductor's.
     assert second["caches"]["autograd_cache_hit"] == 1
-    assert second["caches"]["fxgraph_cache_hit"] == (2 if program[0] == "train" else 1)
+    assert second["caches"]["fxgraph_cache_hit"] == (2 if program == "train" else 1)
     assert not any("miss" in name or "bypass" in name for name in second["caches"])
     assert second["result"] == first["result"]
 
 
-def test_other_options_do_not_share_code(processes):
-    """Each finds nothing in the caches that was compiled for other numerics.
+def assert_no_code_is_shared(outcomes: Outcomes) -> None:
+    """Check that each found nothing in the caches that was compiled for other numerics.
 
     Options that come to the same graph may share its code: under some, the softmax is float32 anyhow.
     """
-    outcomes, _ = processes
     for program, outcome in outcomes.items():
         assert outcome.get("uncached", outcome["result"]) == outcome["result"], program
     plain, float16, left, disabled = (outcomes[program]["result"] for program in (SERVED[0], OTHERS[0], *OTHERS[2:]))
