@@ -22,7 +22,7 @@ SMALL = 100
 # Through Inductor, which takes a minute for larger ones; other libraries have few that are smaller.
 SMALL_FOR_INDUCTOR = {**dict.fromkeys(INDUCTOR_SAMPLES, SMALL), "transformers": 50}
 # How many names of each library the complete sweep takes; ARCHITECTURES=all takes every one and needs an hour.
-NAMES = {"transformers": 172, "diffusers": 20, "timm": 10, "torchvision": 5}
+NAMES = {"transformers": 192, "diffusers": 20, "timm": 10, "torchvision": 5}
 # What runs the lowered graphs in a region, bit for bit, and alone. AOTAutograd takes ops apart, which rounds.
 INNER_BACKENDS = ("eager", "aot_eager")
 # One in so many is trained too.
