@@ -1,16 +1,16 @@
 """Groups casts that nothing can absorb into one kernel.
 
-A parameter in front of a matrix product is cast by a kernel of its own, since that is a library call that fuses
-nothing; so is a weight's gradient behind one. Inductor turns an op over lists into one kernel:
+A parameter in front of a matrix product or a convolution is cast by a kernel of its own, since these are library
+calls that fuse nothing; so is a weight's gradient behind one. Inductor turns an op over lists into one kernel:
 
 before:  w0 = convert(p0, bfloat16); w1 = convert(p1, bfloat16); ... mm(x, w0) ... mm(y, w1)
 after:   w0, w1 = _foreach_copy([empty(bfloat16), ...], [p0, p1]); ... mm(x, w0) ... mm(y, w1)
 
 The casts of inputs move to the start of the graph: it is functional, so that its inputs hold their values until
 its end. The casts of results move to the last of them. Left alone: casts with another use, into which Inductor can
-fuse them; casts beside convolutions, which also lay out anew: one kernel over such takes many times as long as several
-(0.64 ms and not 0.01 for the weights of a U-Net, NVIDIA H200, torch 2.11.0); a cast with no other to join; CPU graphs.
-All casts of a group exist at once, as they do in a forward that saves them for its backward; values do not change.
+fuse them; before torch 2.13, casts beside convolutions, which also lay out anew; a cast with no other to join; CPU
+graphs. All casts of a group exist at once, as they do in a forward that saves them for its backward; values do not
+change.
 """
 
 from __future__ import annotations
@@ -22,9 +22,13 @@ import torch
 from torch import fx
 
 from xpu_amp_dynamo.lowering.aten.edit import bases_of_views, casts_in, first_computation, on_gpu, source_of
-from xpu_amp_dynamo.lowering.aten.library_calls import feeds_a_kernel, feeds_only_library_calls, library_call_of
+from xpu_amp_dynamo.lowering.aten.library_calls import (
+    feeds_a_kernel,
+    feeds_only_library_calls,
+    is_cast_alone,
+    library_call_of,
+)
 from xpu_amp_dynamo.lowering.aten.memory import Memory
-from xpu_amp_dynamo.lowering.aten.ops import CONVOLUTIONS
 
 aten = torch.ops.aten
 
@@ -54,16 +58,15 @@ def _kinds_of_casts(graph: fx.Graph) -> dict[fx.Node, str]:
     inputs = [c for c in casts if source_of(c).op == "placeholder" and feeds_only_library_calls(c)]
     returned = [c for c in casts if all(user.op == "output" for user in c.users)]
     results = {bases[source_of(c)] for c in returned}
-    alone = {result for result in results if _is_product(result) and not feeds_a_kernel(result)}
+    alone = {result for result in results if _is_library_result(result) and not feeds_a_kernel(result)}
     kinds = dict.fromkeys(inputs, "input") | {c: "result" for c in returned if bases[source_of(c)] in alone}
     # A group reads earlier, or later, than its casts did.
     return {cast: kind for cast, kind in kinds.items() if not memory.is_written(source_of(cast))}
 
 
-def _is_product(node: fx.Node) -> bool:
-    """Tell whether a node is what a library computes and Inductor does not lay out anew."""
+def _is_library_result(node: fx.Node) -> bool:
     called = library_call_of(node) if node.op == "call_function" else None
-    return called is not None and called.target not in CONVOLUTIONS
+    return called is not None and not is_cast_alone(called)
 
 
 def _group(graph: fx.Graph, casts: list[fx.Node], place: fx.Node) -> None:

@@ -14,6 +14,7 @@ from xpu_amp_dynamo.lowering.aten.passes import EXACT_JOINT_PASSES, EXACT_PASSES
 JOINT_SETTING = "joint_custom_post_pass"
 POST_GRAD_SETTING = "post_grad_custom_post_pass"
 SCHEDULER_SETTING = "_post_fusion_custom_pass"
+MIXED_SIZES_SETTING = "combo_kernel_allow_mixed_sizes"
 ROUNDING_SETTING = "emulate_precision_casts"
 PRECISIONS = ("fast", "exact")
 
@@ -37,7 +38,7 @@ def inductor_compiler(mode: str | None, patches: Mapping[str, Any], precision: s
     if mode is not None and mode not in modes:
         raise InvalidOptionError(f"unknown mode {mode!r}; the modes are {sorted(modes)}")
     exact = precision == "exact"
-    settings = {**({ROUNDING_SETTING: True} if exact else {}), **patches}
+    settings = {MIXED_SIZES_SETTING: 2, **({ROUNDING_SETTING: True} if exact else {}), **patches}
     settings[SCHEDULER_SETTING] = SchedulePass(before=_passes_of_the_user(SCHEDULER_SETTING, patches))
     joint, post_grad = (EXACT_JOINT_PASSES, EXACT_PASSES) if exact else (FAST_JOINT_PASSES, FAST_PASSES)
     for name, passes in ((JOINT_SETTING, joint), (POST_GRAD_SETTING, post_grad)):

@@ -9,10 +9,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import fx
 from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
+from torch._inductor.ir import Buffer
 from torch._inductor.scheduler import (
     BaseSchedulerNode,
+    ForeachKernelSchedulerNode,
     FusedSchedulerNode,
     SchedulerNode,
     refresh_group_node_dependencies,
@@ -77,6 +80,7 @@ class SchedulePass(CustomSchedulerPass):
         for run in self._before:
             nodes = run(nodes)
         for node in nodes:
+            _count_blocks_by_cast(node)
             _wait_for_writes(node)
         return nodes
 
@@ -105,6 +109,17 @@ def source_files() -> tuple[str, ...]:
     return tuple(sorted({str(path) for folder in folders for path in folder.rglob("*.py")}))
 
 
+def _count_blocks_by_cast(node: BaseSchedulerNode) -> None:
+    """Give each cast of a group blocks of its own size, so that casts of all shapes can share a kernel.
+
+    For every tensor of a foreach kernel Inductor launches as many blocks as the largest needs, and so keeps
+    tensors of different sizes apart where casting also changes their layout, as convolutions want it. Its combo
+    kernels count and tune the blocks of each tensor; such a group becomes one of those.
+    """
+    if isinstance(node, ForeachKernelSchedulerNode) and _casts_for_convolutions(node):
+        node.per_subkernel_blocks = node.enable_autotune = True
+
+
 def _wait_for_writes(node: BaseSchedulerNode) -> None:
     """Let a kernel wait again for writes to what it reads.
 
@@ -122,3 +137,10 @@ def _wait_for_writes(node: BaseSchedulerNode) -> None:
 def _reads_by_old_names(node: SchedulerNode) -> bool:
     """Tell whether a node reads memory by a name that it had before it was written."""
     return any(read.name in node.mutation_renames for read in node.read_writes.reads)
+
+
+def _casts_for_convolutions(node: ForeachKernelSchedulerNode) -> bool:
+    """Tell whether a kernel is one of our groups of casts and has tensors with more dimensions than matrices."""
+    parts = [part.node for part in node.get_nodes() if part.node is not None]
+    grouped = any(o.target is torch.ops.aten._foreach_copy.default for part in parts for o in part.get_origins())
+    return grouped and any(isinstance(part, Buffer) and len(part.get_size()) > 2 for part in parts)

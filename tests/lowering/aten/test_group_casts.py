@@ -9,6 +9,7 @@ import torch
 from expecttest import assert_expected_inline
 
 from tests.lowering.aten.aten_graphs import BFLOAT16, FLOAT32, convert, graph_of, run_pass, text_of
+from xpu_amp_dynamo.lowering.aten import library_calls
 from xpu_amp_dynamo.lowering.aten.group_casts import group_casts
 from xpu_amp_dynamo.lowering.aten.widen_results import widen_results
 
@@ -158,12 +159,24 @@ def test_results_that_only_kernels_of_other_sizes_read():
     assert [str(source.target) for source in copied.args[1]] == ["aten.mm.default"] * 2
 
 
-def test_casts_beside_convolutions_stay():
-    """Layouts change with them, and one kernel over several of those takes many times as long as several kernels."""
+def images(x, w, b, v, c):
+    y = torch.conv2d(convert(x, BFLOAT16), convert(w, BFLOAT16), convert(b, BFLOAT16))
+    return torch.conv1d(y.flatten(2), convert(v, BFLOAT16), convert(c, BFLOAT16))
 
-    def images(x, w, b, v, c):
-        y = torch.conv2d(convert(x, BFLOAT16), convert(w, BFLOAT16), convert(b, BFLOAT16))
-        return torch.conv1d(y.flatten(2), convert(v, BFLOAT16), convert(c, BFLOAT16))
+
+IMAGES = (1, 3, 4, 4), (5, 3, 1, 1), (5,), (2, 5, 1), (2,)
+
+
+def test_biases_and_one_dimensional_convolutions_stay(monkeypatch):
+    monkeypatch.setattr(library_calls, "LAYOUTS_SHARE_KERNELS", True)
+    gm = graph_of(images, *IMAGES, device="xpu")
+    assert run_pass(group_casts, gm)
+    (copied,) = gm.graph.find_nodes(op="call_function", target=torch.ops.aten._foreach_copy.default)
+    assert [source.name for source in copied.args[1]] == ["x_1", "w_1"]
+
+
+def test_casts_beside_convolutions_stay_where_layouts_share_no_kernel(monkeypatch):
+    monkeypatch.setattr(library_calls, "LAYOUTS_SHARE_KERNELS", False)
 
     def gradients(y, x, w):
         operands = convert(y, BFLOAT16), convert(x, BFLOAT16), convert(w, BFLOAT16)
@@ -172,7 +185,5 @@ def test_casts_beside_convolutions_stay():
         )
         return convert(back[0], FLOAT32), convert(back[1], FLOAT32)
 
-    gm = graph_of(images, (1, 3, 4, 4), (5, 3, 1, 1), (5,), (2, 5, 1), (2,), device="xpu")
-    assert not run_pass(group_casts, gm)
-    gm = graph_of(gradients, (1, 5, 4, 4), (1, 3, 4, 4), (5, 3, 1, 1), device="xpu")
-    assert not run_pass(group_casts, gm)
+    assert not run_pass(group_casts, graph_of(images, *IMAGES, device="xpu"))
+    assert not run_pass(group_casts, graph_of(gradients, (1, 5, 4, 4), (1, 3, 4, 4), (5, 3, 1, 1), device="xpu"))
