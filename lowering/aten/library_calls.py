@@ -16,7 +16,7 @@ from xpu_amp_dynamo.lowering.aten.ops import CAST, CONVOLUTIONS, LIBRARY_CALLS, 
 # Whether Inductor counts the blocks of each tensor where one kernel casts several and lays them out anew, as
 # convolutions want it. Where it launches as many for each as the largest needs, the weights of a U-Net take 0.64 ms
 # and not 0.01 (NVIDIA H200, torch 2.11.0). Its code for 2.13.0 was read, not timed.
-LAYOUTS_SHARE_KERNELS = TorchVersion(torch.__version__) >= (2, 13)
+LAYOUTS_SHARE_KERNELS = TorchVersion(torch.__version__) >= TorchVersion("2.13")
 
 
 def feeds_only_library_calls(node: fx.Node) -> bool:
