@@ -11,14 +11,18 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 
-def main() -> int:
-    """Build the wheel, unpack it into a folder of its own and check it; return mypy's exit status."""
+def install_into(folder: str) -> None:
+    """Build the wheel of this checkout and unpack it into a folder."""
     # Where setuptools leaves modules that have moved since.
     shutil.rmtree(ROOT / "build", ignore_errors=True)
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder, str(ROOT)]
+    subprocess.run(command, check=True, timeout=300)
+
+
+def main() -> int:
+    """Build the wheel, unpack it into a folder of its own and check it; return mypy's exit status."""
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(
-            [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder, str(ROOT)], check=True
-        )
+        install_into(folder)
         command = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), "xpu_amp_dynamo"]
         return subprocess.run(command, cwd=folder, check=False).returncode
 

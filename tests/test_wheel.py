@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.check_types import install_into
 
 
 @pytest.mark.slow
 def test_wheel_works_outside_the_source_tree(tmp_path):
     site, work = tmp_path / "site", tmp_path / "work"
     work.mkdir()
-    # Where setuptools leaves modules that have moved since.
-    shutil.rmtree(ROOT / "build", ignore_errors=True)
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(ROOT)]
-    subprocess.run(command, check=True, timeout=300)
+    install_into(str(site))
     program = (
         "import torch\n"
         "f = torch.compile(lambda x: x @ x, backend='xpu_amp', options={'inner_backend': 'eager'})\n"
