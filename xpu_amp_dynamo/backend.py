@@ -119,12 +119,12 @@ def _initial_state(device_type: str, options: BackendOptions) -> AutocastState:
     """Return the autocast state at a graph's entry, and have Dynamo guard it."""
     if torch.is_autocast_enabled(device_type):
         dtype, cache_enabled = torch.get_autocast_dtype(device_type), torch.is_autocast_cache_enabled()
-        return AutocastState(True, dtype, cache_enabled, in_region=True)
+        return AutocastState(True, dtype, cache_enabled, in_region=True, grad_enabled=torch.is_grad_enabled())
     elsewhere = enabled_elsewhere(device_type)
     off = turned_off(device_type, elsewhere)
     if options.enabled:
         guard_regions_around(device_type, off, elsewhere)
-    return AutocastState(options.enabled and not off, options.dtype)
+    return AutocastState(options.enabled and not off, options.dtype, grad_enabled=torch.is_grad_enabled())
 
 
 def _device_type(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> str:

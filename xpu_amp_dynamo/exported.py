@@ -55,7 +55,6 @@ def lower_exported(exported_program: torch.export.ExportedProgram, **options: An
         parameters = _parameters(gm, signature)
         cast_before_views(gm, parameters)
         _store_in_lower_precision(gm, parameters, state)
-    _cast_by_functions(gm)
     for old, new in zip(before, _outputs(gm), strict=True):
         if old is not None and old != new.name:
             signature.replace_all_uses(old, new.name)
@@ -100,16 +99,6 @@ def _outputs(gm: fx.GraphModule) -> list[Any]:
     """List what a graph returns."""
     results: Any = gm.graph.output_node().args[0]
     return list(results)
-
-
-def _cast_by_functions(gm: fx.GraphModule) -> None:
-    """Replace casts as Dynamo's graphs have them by the op, which is all that exported graphs may call."""
-    for module in gm.modules():
-        for node in module.graph.nodes if isinstance(module, fx.GraphModule) else ():
-            if node.op == "call_method" and is_inserted_cast(node):
-                node.op, node.target = "call_function", torch.ops.aten.to.dtype
-        if isinstance(module, fx.GraphModule):
-            module.recompile()
 
 
 def _parameters(gm: fx.GraphModule, signature: ExportGraphSignature) -> dict[fx.Node, str]:

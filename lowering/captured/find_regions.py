@@ -1,4 +1,4 @@
-"""Finds the autocast state of every node. Changes nothing.
+"""Finds the autocast state of every node, and its grad mode. Changes nothing.
 
 Dynamo hands over regions as pairs of nodes, and subclasses of ``torch.autocast`` as the calls that their
 methods make:
@@ -22,6 +22,7 @@ from torch.amp import autocast_mode
 
 from xpu_amp_dynamo.compat.regions_around import open_regions
 from xpu_amp_dynamo.lowering.graph.autocast_state import AutocastState
+from xpu_amp_dynamo.lowering.graph.node_kind import GRAD_MODE_CALLS
 from xpu_amp_dynamo.lowering.graph.values import value_of
 
 ENTER, EXIT = autocast_mode._enter_autocast, autocast_mode._exit_autocast
@@ -75,6 +76,8 @@ def find_regions(graph: fx.Graph, initial_state: AutocastState, device_type: str
     used = _device_types(graph) - {device_type}
     nesting = _Nesting()
     for node in graph.nodes:
+        if node.target in GRAD_MODE_CALLS:
+            state = dataclasses.replace(state, grad_enabled=bool(node.args[0]))
         outermost = nesting.after(node)
         regions.states[node] = state = dataclasses.replace(state, outermost=outermost)
         marked = _device_of_marker(node)
@@ -87,7 +90,7 @@ def find_regions(graph: fx.Graph, initial_state: AutocastState, device_type: str
             before_entry[node] = state
             state = _entered(state, node.args, device_type)
         elif node.target is EXIT:
-            state = before_entry[node.args[0]]
+            state = dataclasses.replace(before_entry[node.args[0]], grad_enabled=state.grad_enabled)
         else:
             state = _after_call(state, node)
     return regions
@@ -137,6 +140,7 @@ def _entered(state: AutocastState, args: tuple[Any, ...], device_type: str) -> A
         dtype=torch.get_autocast_dtype(device_type) if dtype is None else dtype,
         cache_enabled=state.cache_enabled if cache_enabled is None else cache_enabled,
         in_region=True,
+        grad_enabled=state.grad_enabled,
     )
 
 

@@ -26,17 +26,16 @@ from torch.autograd import grad_mode
 from xpu_amp_dynamo.errors import BannedOpError, LoweringError
 from xpu_amp_dynamo.lowering.captured.input_casts import InputCasts
 from xpu_amp_dynamo.lowering.captured.narrow_safe import may_read_narrow
-from xpu_amp_dynamo.lowering.captured.pin_captured_dtypes import pin_memory, storages_written
+from xpu_amp_dynamo.lowering.captured.pin_captured_dtypes import is_pin, pin_memory, settle_pin, storages_written
 from xpu_amp_dynamo.lowering.composites.layout_ops import LAYOUT_OPS
 from xpu_amp_dynamo.lowering.composites.trace import trace_composite, trace_foreign
-from xpu_amp_dynamo.lowering.graph.casting import Caster, insert_copy, is_pin, settle_pin
+from xpu_amp_dynamo.lowering.graph.casting import Caster, insert_copy
 from xpu_amp_dynamo.lowering.graph.context import LoweringContext
 from xpu_amp_dynamo.lowering.graph.fake_run import REFUSALS, run_mutation, run_node, with_recorded_sizes
 from xpu_amp_dynamo.lowering.graph.functorch_levels import is_level_call, is_wrapped
 from xpu_amp_dynamo.lowering.graph.graft import Inlined, inline_graph
 from xpu_amp_dynamo.lowering.graph.node_kind import (
     CALLS,
-    GRAD_MODE_CALLS,
     base_op_name,
     is_higher_order,
     op_name_of,
@@ -81,7 +80,7 @@ class _CastInsertion:
     def __init__(self, context: LoweringContext, last_writes: dict[int | None, fx.Node]) -> None:
         self.context = context
         self.last_writes = last_writes
-        self.caster = Caster(torch.is_grad_enabled())
+        self.caster = Caster()
         self.inputs = InputCasts(context, self.caster)
         self.changed = False
         self._narrowed: set[fx.Node] = set()
@@ -95,8 +94,6 @@ class _CastInsertion:
 
     def _lower(self, node: fx.Node) -> None:
         """Cast the inputs of one call as its state says, and recompute its value."""
-        if node.target in GRAD_MODE_CALLS:
-            self.caster.grad_enabled = bool(node.args[0])
         if node.target in _INFERENCE_MODE_CALLS:
             self.caster.forget_all()
         if node.target in _SILENT_CALLS:
@@ -167,7 +164,7 @@ class _CastInsertion:
 
     def _copy_if_written_later(self, node: fx.Node, inputs: list[fx.Node], wanted: torch.dtype) -> None:
         """Copy inputs that eager code would have cast, where backward needs them as they are now."""
-        differentiated = self.caster.grad_enabled and any(value_of(n).requires_grad for n in inputs)
+        differentiated = self.context.states[node].grad_enabled and any(value_of(n).requires_grad for n in inputs)
         for n in inputs if differentiated else ():
             cast_at_capture = value_of(n).dtype is wanted and self.context.recorded_dtype(n) is not wanted
             last_write = self.last_writes.get(storage_of(self.context.recorded.get(n, value_of(n))), node)

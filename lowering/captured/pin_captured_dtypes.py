@@ -17,7 +17,7 @@ import torch
 from torch import fx
 from torch._prims_common import is_non_overlapping_and_dense_or_false
 
-from xpu_amp_dynamo.lowering.graph.casting import insert_pin
+from xpu_amp_dynamo.lowering.graph.casting import convert_behind, mark_as_cast
 from xpu_amp_dynamo.lowering.graph.context import LoweringContext
 from xpu_amp_dynamo.lowering.graph.node_kind import CALLS, base_op_name
 from xpu_amp_dynamo.lowering.graph.values import storage_of, tensors_in, value_of
@@ -25,6 +25,8 @@ from xpu_amp_dynamo.lowering.graph.writes import mutated_inputs, writes_unseen
 
 # Ops that see memory and not the tensor.
 _SEE_MEMORY = frozenset(("as_strided", "resize", "resize_as", "set", "untyped_storage", "view_as_complex"))
+# Marks a pin until it turns out to be a cast or to do nothing.
+_PIN_KEY = "xpu_amp_dynamo.pin"
 
 
 def pin_captured_dtypes(gm: fx.GraphModule, context: LoweringContext) -> bool:
@@ -65,10 +67,34 @@ def pin_memory(
         left.remove(storage_of(value))
         inside = context.states[node].in_region and storage_of(value) not in everywhere
         if node.op in CALLS and not inside:
-            pins.append(insert_pin(node))
+            pins.append(_pin(node))
             context.recorded[pins[-1]] = context.recorded[node]
             context.states[pins[-1]] = context.states[node]
     return pins
+
+
+def _pin(node: fx.Node) -> fx.Node:
+    """Give all users of a node a conversion to the dtype that it has."""
+    pin = convert_behind(node, value_of(node))
+    pin.meta[_PIN_KEY] = True
+    return pin
+
+
+def is_pin(node: fx.Node) -> bool:
+    """Tell whether a node pins a dtype that lowering may still change."""
+    return _PIN_KEY in node.meta
+
+
+def settle_pin(pin: fx.Node) -> bool:
+    """Make a pin a cast if its source has another dtype by now, else take it out; tell whether it is a cast."""
+    (source,) = pin.all_input_nodes
+    if value_of(source).dtype is value_of(pin).dtype:
+        pin.replace_all_uses_with(source)
+        pin.graph.erase_node(pin)
+        return False
+    del pin.meta[_PIN_KEY]
+    mark_as_cast(pin)
+    return True
 
 
 def shared_by_outputs(graph: fx.Graph) -> set[int | None]:

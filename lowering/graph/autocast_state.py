@@ -1,4 +1,4 @@
-"""The autocast state under which a node runs."""
+"""The autocast state under which a node runs, and its grad mode."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ class AutocastState:
         outermost: the number of the outermost region that the point lies in. Eager autocast shares casts within it.
         in_region: whether a region of the program says so, not an option. The dtypes that capture recorded there are
             those of autocast.
+        grad_enabled: whether autograd records what runs there, which decides what casts may be shared.
     """
 
     enabled: bool
@@ -25,3 +26,4 @@ class AutocastState:
     cache_enabled: bool = True
     outermost: int = 0
     in_region: bool = False
+    grad_enabled: bool = True

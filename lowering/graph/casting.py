@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import fx
+from torch._ops import OpOverload
 
 from xpu_amp_dynamo.lowering.graph.autocast_state import AutocastState
 from xpu_amp_dynamo.lowering.graph.functorch_levels import without_wrappers
-from xpu_amp_dynamo.lowering.graph.values import storage_of, tensors_in, value_keys, value_of
+from xpu_amp_dynamo.lowering.graph.values import is_exported, storage_of, tensors_in, value_keys, value_of
 from xpu_amp_dynamo.policy.cast_rule import LOWER_DTYPES
 
 # Marks the casts that the lowering made; the value is the op that the cast serves.
 CAST_KEY = "xpu_amp_dynamo.cast_for"
 # The identity of a value, the dtype it is cast to, and within what the cast is shared.
 _Key = tuple[int, torch.dtype, int | None]
-# Marks what ``pin_written_values`` inserts, until it turns out to be a cast or to do nothing.
-_PIN_KEY = "xpu_amp_dynamo.pin"
 _COPIED_META = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "custom")
 
 
@@ -32,11 +32,6 @@ def is_traced_cast(node: fx.Node) -> bool:
     return node.target is torch.ops.aten._to_copy.default and set(node.kwargs) == {"dtype"}
 
 
-def is_pin(node: fx.Node) -> bool:
-    """Tell whether a node pins a dtype that lowering may still change."""
-    return _PIN_KEY in node.meta
-
-
 class Caster:
     """Inserts casts into one graph, one per value and dtype.
 
@@ -47,11 +42,10 @@ class Caster:
     outermost region ends.
     """
 
-    def __init__(self, grad_enabled: bool) -> None:
+    def __init__(self) -> None:
         # Casts, each with the value that it was made from: nodes that return their input, as no-op casts do, share it.
         self._shared: dict[_Key, tuple[torch.Tensor, fx.Node]] = {}
         self._keys_of: dict[int | None, list[_Key]] = defaultdict(list)
-        self.grad_enabled = grad_enabled
 
     def cast(self, node: fx.Node, dtype: torch.dtype, user: fx.Node, state: AutocastState) -> fx.Node:
         """Return a node that holds ``node`` in ``dtype``, placed before ``user`` if it is new."""
@@ -75,16 +69,13 @@ class Caster:
         self._shared.clear()
         self._keys_of.clear()
 
-    def _is_on_tape(self, node: fx.Node) -> bool:
-        return self.grad_enabled and value_of(node).requires_grad
-
     def _tape_of(self, node: fx.Node, state: AutocastState) -> int | None:
         """Return within what the casts of a value are shared: None without a tape, else the outermost region."""
-        return state.outermost if self._is_on_tape(node) else None
+        return state.outermost if _is_on_tape(node, state) else None
 
     def _may_share(self, node: fx.Node, state: AutocastState) -> bool:
         value = value_of(node)
-        if not self._is_on_tape(node):
+        if not _is_on_tape(node, state):
             return True
         return state.cache_enabled and value.is_leaf and value.dtype is torch.float32
 
@@ -99,10 +90,14 @@ class Caster:
         return source if shared is node and dtype in LOWER_DTYPES and value_of(source).dtype is dtype else None
 
 
+def _is_on_tape(node: fx.Node, state: AutocastState) -> bool:
+    return state.grad_enabled and value_of(node).requires_grad
+
+
 def insert_cast(node: fx.Node, dtype: torch.dtype, user: fx.Node) -> fx.Node:
     """Insert ``node.to(dtype)`` before ``user``, whose stack trace and module the cast carries."""
     with node.graph.inserting_before(user):
-        cast = node.graph.call_method("to", (node, dtype))
+        cast = _conversion(node, dtype)
     cast.meta[CAST_KEY] = str(user.target)
     _describe(cast, without_wrappers(value_of(node)).to(dtype), node, like=user)
     return cast
@@ -111,29 +106,27 @@ def insert_cast(node: fx.Node, dtype: torch.dtype, user: fx.Node) -> fx.Node:
 def insert_copy(node: fx.Node, user: fx.Node) -> fx.Node:
     """Insert ``node.clone()`` before ``user``."""
     with node.graph.inserting_before(user):
-        copy = node.graph.call_method("clone", (node,))
+        copy = _call(node, "clone", torch.ops.aten.clone.default)
     _describe(copy, value_of(node).clone(), node, like=user)
     return copy
 
 
-def insert_pin(node: fx.Node) -> fx.Node:
-    """Insert ``node.to(dtype)`` with the dtype that a node has, for all its users, and return it."""
-    pin = _insert_behind(node, value_of(node))
-    pin.meta[_PIN_KEY] = str(node.target)
-    return pin
-
-
 def cast_behind(node: fx.Node, recorded: torch.Tensor) -> fx.Node:
     """Insert ``node.to(dtype)`` with the dtype of a recorded value, for all users of a node, and return it."""
-    cast = _insert_behind(node, recorded)
-    cast.meta[CAST_KEY] = str(node.target)
+    cast = convert_behind(node, recorded)
+    mark_as_cast(cast)
     return cast
 
 
-def _insert_behind(node: fx.Node, value: torch.Tensor) -> fx.Node:
-    """Insert a conversion that gives a value, for all users of a node."""
+def mark_as_cast(conversion: fx.Node) -> None:
+    """Have a conversion that was inserted behind a node count as a cast of the lowering, made for what it converts."""
+    conversion.meta[CAST_KEY] = str(conversion.all_input_nodes[0].target)
+
+
+def convert_behind(node: fx.Node, value: torch.Tensor) -> fx.Node:
+    """Insert a conversion that gives a value, for all users of a node, and return it."""
     with node.graph.inserting_after(node):
-        new = node.graph.call_method("to", (node, value.dtype))
+        new = _conversion(node, value.dtype)
     node.replace_all_uses_with(new, delete_user_cb=lambda user: user is not new)
     _describe(new, value, node, like=node)
     return new
@@ -145,14 +138,12 @@ def _describe(new: fx.Node, value: torch.Tensor, source: fx.Node, like: fx.Node)
     new.meta.update(dict.fromkeys(value_keys(source), value))
 
 
-def settle_pin(pin: fx.Node) -> bool:
-    """Make a pin a cast if its source has another dtype by now, else take it out; tell whether it is a cast."""
-    source, dtype = pin.args
-    assert isinstance(source, fx.Node)
-    assert isinstance(dtype, torch.dtype)
-    if value_of(source).dtype is dtype:
-        pin.replace_all_uses_with(source)
-        pin.graph.erase_node(pin)
-        return False
-    pin.meta[CAST_KEY] = pin.meta.pop(_PIN_KEY)
-    return True
+def _conversion(node: fx.Node, dtype: torch.dtype) -> fx.Node:
+    return _call(node, "to", torch.ops.aten.to.dtype, dtype)
+
+
+def _call(node: fx.Node, method: str, op: OpOverload, *arguments: Any) -> fx.Node:
+    """Call a method of a node, or in graphs of export, which may call nothing else, the op that it stands for."""
+    if is_exported(node.graph):
+        return node.graph.call_function(op, (node, *arguments))
+    return node.graph.call_method(method, (node, *arguments))

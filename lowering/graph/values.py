@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -32,6 +33,11 @@ def set_value(node: fx.Node, value: Any) -> None:
 def value_keys(node: fx.Node) -> list[str]:
     """List the keys under which a node keeps its value."""
     return [key for key in _VALUE_KEYS if key in node.meta] or ["example_value"]
+
+
+def is_exported(graph: fx.Graph) -> bool:
+    """Tell whether a graph comes from export, by where its nodes keep their values."""
+    return any("val" in node.meta for node in itertools.islice(filter(has_value, graph.nodes), 1))
 
 
 def input_values(node: fx.Node) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -103,7 +103,7 @@ def test_caster_returns_the_source_of_its_own_widening():
     x, user = graph.placeholder("x"), None
     set_value(x, torch.zeros(2, dtype=torch.bfloat16))
     user = graph.output(x)
-    caster = Caster(grad_enabled=False)
+    caster = Caster()
     wide = caster.cast(x, torch.float32, user, LOW)
     assert caster.cast(wide, torch.bfloat16, user, LOW) is x
     assert caster.cast(wide, torch.float16, user, LOW) is not x
