@@ -19,10 +19,9 @@ import json
 import platform
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 import transformers
@@ -35,8 +34,10 @@ from torch.profiler import ProfilerActivity, profile
 import xpu_amp_dynamo
 from benchmarks.models import MODELS, Inputs, Size, build, loss_and_output
 from benchmarks.timing import interleaved_medians, keep_freed_memory, synchronize
-from xpu_amp_dynamo.inductor.passes import CastPasses
+from xpu_amp_dynamo.lowering.pipeline import COMPILED, JOINT
+from xpu_amp_dynamo.lowering.run_passes import record_passes
 
+INSIDE_INDUCTOR = {run.__name__ for run in (*JOINT, *COMPILED)}
 CONVOLUTIONAL = ("resnet", "autoencoder", "unet")
 SIZES = {
     **dict.fromkeys(MODELS, Size(width=256, layers=2, heads=4, batch=4, length=64)),
@@ -75,7 +76,7 @@ def measure(case: str, program: str, device: str, rounds: int) -> dict[str, dict
     """Return medians of some rounds, seconds of the first call, and on GPUs kernels and their seconds, by way."""
     calls, first = {}, {}
     sizes = SIZES if device == "cpu" else SIZES_ON_GPUS
-    seconds_of_ours = [0.0]
+    seconds_of_ours = 0.0
     torch._dynamo.reset()
     for way, options in PROGRAMS[program].items():
         # Frozen code keeps its weights as constants, and so must not share its model.
@@ -84,13 +85,14 @@ def measure(case: str, program: str, device: str, rounds: int) -> dict[str, dict
         started = time.perf_counter()
         # torch 2.13's Dynamo looks for freezing in the global configuration, not among a compilation's options.
         frozen = torch._inductor.config.patch(freezing=way == "stock, frozen")
-        with frozen, _timed_passes(seconds_of_ours), xpu_amp_dynamo.record_lowerings() as reports:
+        with frozen, record_passes() as runs, xpu_amp_dynamo.record_lowerings() as reports:
             calls[way]()
             synchronize(device)
         first[way] = time.perf_counter() - started
-        seconds_of_ours.extend(report.seconds for report in reports)
+        seconds_of_ours += sum(report.seconds for report in reports)
+        seconds_of_ours += sum(run.seconds for run in runs if run.name in INSIDE_INDUCTOR)
     medians = interleaved_medians(calls, device=device, rounds=rounds)
-    result = {"median": medians, "first call": first, "passes": {"xpu_amp": sum(seconds_of_ours)}}
+    result = {"median": medians, "first call": first, "passes": {"xpu_amp": seconds_of_ours}}
     if device != "cpu":
         kernels = {way: kernels_of(call, device) for way, call in calls.items()}
         result["kernels"] = {way: len(seconds) for way, seconds in kernels.items()}
@@ -112,20 +114,6 @@ def _call(
             loss.backward()
 
     return step
-
-
-@contextlib.contextmanager
-def _timed_passes(seconds: list[float]) -> Iterator[None]:
-    """Add up the time that the passes of the cast optimiser take."""
-    run = CastPasses.__call__
-
-    def timed(self: CastPasses, graph: torch.fx.Graph) -> None:
-        started = time.perf_counter()
-        run(self, graph)
-        seconds[0] += time.perf_counter() - started
-
-    with mock.patch.object(CastPasses, "__call__", timed):
-        yield
 
 
 def _region(way: str, device: str) -> contextlib.AbstractContextManager[Any]:

@@ -1,12 +1,11 @@
-"""The lowering of one graph: the passes in order, each followed by verification."""
+"""The passes in order, for each moment of a graph's life, and what runs them there."""
 
 from __future__ import annotations
 
 import contextlib
-import copy
-import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,24 +13,85 @@ from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
+from xpu_amp_dynamo.lowering.aten.fold_casts import fold_casts
+from xpu_amp_dynamo.lowering.aten.group_casts import group_casts
+from xpu_amp_dynamo.lowering.aten.narrow_concatenations import narrow_concatenations
+from xpu_amp_dynamo.lowering.aten.narrow_operands import narrow_operands
+from xpu_amp_dynamo.lowering.aten.place_casts import place_casts
+from xpu_amp_dynamo.lowering.aten.verify import AtenVerifier
+from xpu_amp_dynamo.lowering.aten.widen_results import widen_results
 from xpu_amp_dynamo.lowering.captured.erase_regions import erase_regions
 from xpu_amp_dynamo.lowering.captured.inline_regions import inline_regions
 from xpu_amp_dynamo.lowering.captured.insert_casts import insert_casts
+from xpu_amp_dynamo.lowering.captured.lower_subgraphs import lower_subgraphs
 from xpu_amp_dynamo.lowering.captured.pin_captured_dtypes import pin_captured_dtypes
 from xpu_amp_dynamo.lowering.captured.record_values import fake_mode_of, record_values
 from xpu_amp_dynamo.lowering.captured.replace_in_place import replace_in_place
 from xpu_amp_dynamo.lowering.captured.restore_output_dtypes import restore_output_dtypes
 from xpu_amp_dynamo.lowering.captured.update_assertions import update_assertions
-from xpu_amp_dynamo.lowering.captured.verify import count_casts, verify
+from xpu_amp_dynamo.lowering.captured.verify import CapturedVerifier, count_casts
 from xpu_amp_dynamo.lowering.graph.autocast_state import AutocastState
 from xpu_amp_dynamo.lowering.graph.context import LoweringContext
 from xpu_amp_dynamo.lowering.graph.functorch_levels import outside_levels
 from xpu_amp_dynamo.lowering.graph.keep_graph_on_error import keep_graph_on_error
-from xpu_amp_dynamo.lowering.graph.node_kind import CALLS, subgraphs_of
 from xpu_amp_dynamo.lowering.report import LoweringReport
+from xpu_amp_dynamo.lowering.run_passes import PassRun, run_passes
+from xpu_amp_dynamo.lowering.weights.cast_before_views import cast_before_views
+from xpu_amp_dynamo.lowering.weights.copy_graph import copy_graph
+from xpu_amp_dynamo.lowering.weights.lift_casts import lift_weight_casts
+from xpu_amp_dynamo.lowering.weights.pack_linear import pack_linear_weights
+from xpu_amp_dynamo.lowering.weights.plan import WeightPlan, differentiates_inside, weights_of
+from xpu_amp_dynamo.lowering.weights.store_parameters import store_parameters
+from xpu_amp_dynamo.lowering.weights.verify import WeightVerifier
 from xpu_amp_dynamo.policy.policy import Policy
 
-Pass = Callable[[fx.GraphModule, LoweringContext], bool]
+AtenPass = Callable[[fx.Graph], bool]
+
+# Moment 1: a graph as Dynamo or export hands it over. Regions go first: they say which state each node runs in. Outputs
+# come last: their dtypes are known by then.
+CAPTURED: tuple[Callable[[fx.GraphModule, LoweringContext], bool], ...] = (
+    inline_regions,
+    record_values,
+    erase_regions,
+    lower_subgraphs,
+    replace_in_place,
+    pin_captured_dtypes,
+    insert_casts,
+    update_assertions,
+    restore_output_dtypes,
+)
+# Moment 2: a lowered graph whose caller keeps casts of its weights, or stores the weights in the lower precision.
+KEPT_WEIGHTS: tuple[Callable[[fx.GraphModule, WeightPlan], bool], ...] = (
+    cast_before_views,
+    lift_weight_casts,
+    pack_linear_weights,
+)
+STORED_WEIGHTS: tuple[Callable[[fx.GraphModule, WeightPlan], bool], ...] = (
+    cast_before_views,
+    store_parameters,
+)
+# Moment 3: ATen graphs inside Inductor. The joint graph comes first, so that the split into forward and backward weighs
+# what is saved in the dtype that it has then. Concatenations leave casts of their members, which the next two fold and
+# share; products come last: what was folded is widened from fewer values.
+JOINT: tuple[AtenPass, ...] = (
+    narrow_concatenations,
+    fold_casts,
+    place_casts,
+    narrow_operands,
+)
+# Then each graph that is compiled. Products come first: they leave fewer casts to group.
+COMPILED: tuple[AtenPass, ...] = (
+    widen_results,
+    group_casts,
+)
+
+# What rounds less often than eager code does.
+ROUNDING_LESS = frozenset((narrow_operands.__name__, widen_results.__name__))
+# What works on products that Inductor compiles.
+PACKING = frozenset((pack_linear_weights.__name__,))
+# Without these no graph can be lowered.
+NEEDED = (inline_regions, record_values, erase_regions, lower_subgraphs, insert_casts, restore_output_dtypes)
+SKIPPABLE = tuple(dict.fromkeys(p.__name__ for p in (*CAPTURED, *KEPT_WEIGHTS, *JOINT, *COMPILED) if p not in NEEDED))
 
 
 def lower_graph(
@@ -42,6 +102,7 @@ def lower_graph(
     device_type: str,
     initial_state: AutocastState,
     preserve_output_dtype: bool = True,
+    skip: Collection[str] = (),
 ) -> LoweringReport:
     """Lower autocast into a graph, in place.
 
@@ -52,6 +113,7 @@ def lower_graph(
         device_type: the device type whose autocast is lowered.
         initial_state: the autocast state at the graph's entry.
         preserve_output_dtype: cast outputs to the dtypes recorded at capture.
+        skip: names of passes to leave out.
 
     Returns:
         What was done.
@@ -65,7 +127,10 @@ def lower_graph(
     started = time.perf_counter()
     report = LoweringReport()
     fake_mode = fake_mode_of(gm)
-    context = LoweringContext(policy, device_type, initial_state, fake_mode, preserve_output_dtype, report)
+    lower_inside = partial(_lower, skip=skip)
+    context = LoweringContext(
+        policy, device_type, initial_state, fake_mode, preserve_output_dtype, report, lower_inside, example_inputs
+    )
     with (
         keep_graph_on_error(gm),
         outside_levels(),
@@ -74,9 +139,63 @@ def lower_graph(
         _save_tensors_unseen(),
         torch._C._DisableAutocast(),
     ):
-        _run_passes(gm, example_inputs, context)
+        _lower(gm, context, skip)
     report.seconds = time.perf_counter() - started
     return report
+
+
+def _lower(gm: fx.GraphModule, context: LoweringContext, skip: Collection[str]) -> None:
+    """Run every pass over one captured graph, and clean up if any of them changed it."""
+    runs = run_passes(CAPTURED, gm, context, verifier=partial(CapturedVerifier, gm, context), skip=skip)
+    _recompile(gm, runs)
+    context.report.casts += count_casts(gm)
+
+
+def keep_weights(
+    gm: fx.GraphModule, example_inputs: Sequence[Any], skip: Collection[str] = ()
+) -> tuple[fx.GraphModule, WeightPlan]:
+    """Give a graph without a backward inputs for the casts of its weights, so that its caller can keep these.
+
+    Args:
+        gm: a lowered graph from Dynamo. It stays as it is, since Dynamo looks at its inputs again.
+        example_inputs: a value for each of its inputs; parameters among them are the weights.
+        skip: names of passes to leave out.
+
+    Returns:
+        The graph with the further inputs, ``gm`` itself if it has none; and which casts they stand for.
+    """
+    if differentiates_inside(gm):
+        return gm, WeightPlan()
+    own, plan = copy_graph(gm, WeightPlan(weights_of(gm, example_inputs)))
+    runs = run_passes(KEPT_WEIGHTS, own, plan, verifier=lambda _: WeightVerifier(own, plan), skip=skip)
+    _recompile(own, runs)
+    return (own, plan) if plan.kept else (gm, plan)
+
+
+def store_weights(gm: fx.GraphModule, plan: WeightPlan) -> None:
+    """Have a graph read weights in the lower precision where it reads them in no other, in place.
+
+    Args:
+        gm: a lowered graph from export.
+        plan: its weights; which of them are to be handed over in which dtype is in it afterwards.
+    """
+    runs = run_passes(STORED_WEIGHTS, gm, plan, verifier=lambda _: WeightVerifier(gm, plan))
+    _recompile(gm, runs)
+
+
+def optimise(passes: Sequence[AtenPass], graph: fx.Graph) -> None:
+    """Run passes of the third moment over a graph, in place."""
+    run_passes(passes, graph, verifier=partial(AtenVerifier, graph))
+
+
+def without(passes: Sequence[AtenPass], skip: Collection[str]) -> tuple[AtenPass, ...]:
+    """Return passes without those of the given names."""
+    return tuple(run for run in passes if run.__name__ not in skip)
+
+
+def _recompile(gm: fx.GraphModule, runs: Sequence[PassRun]) -> None:
+    if any(run.changed for run in runs):
+        gm.recompile()
 
 
 def _save_tensors_unseen() -> contextlib.AbstractContextManager[None]:
@@ -96,69 +215,3 @@ def _no_new_symbols(fake_mode: FakeTensorMode) -> contextlib.AbstractContextMana
     """Drop the symbols that reruns make for data-dependent sizes: the graph goes on with the recorded ones."""
     shape_env = fake_mode.shape_env
     return shape_env.ignore_fresh_unbacked_symbols() if shape_env else contextlib.nullcontext()
-
-
-def _run_passes(gm: fx.GraphModule, example_inputs: Sequence[Any], context: LoweringContext) -> None:
-    """Run every pass on one graph, verify it, and clean up if any pass changed it."""
-    inlined = inline_regions(gm)
-    context.recorded = record_values(gm, example_inputs, context.fake_mode)
-    changed = [run(gm, context) for run in PASSES]
-    verify(gm, context)
-    if inlined or any(changed):
-        gm.recompile()
-    context.report.casts += count_casts(gm)
-
-
-def lower_subgraphs(gm: fx.GraphModule, context: LoweringContext) -> bool:
-    """Lower the graphs that higher-order ops call, each under the state of its call; tell whether there were any.
-
-    Inputs and outputs of a subgraph keep their recorded dtypes, so it can be lowered without its caller.
-    A subgraph that is called under several states is copied, one for each.
-    """
-    lowered: dict[tuple[fx.GraphModule, AutocastState], fx.GraphModule] = {}
-    calls = [
-        (node, getter, module, _state_inside(node, getter, context))
-        for node in gm.graph.nodes
-        for getter, module in (subgraphs_of(node) if node.op in CALLS else ())
-    ]
-    pristine = {module: copy.deepcopy(module) for _, _, module, _ in calls if _states(module, calls) > 1}
-    for node, getter, module, state in calls:
-        if (module, state) not in lowered:
-            first = not any(done is module for done, _ in lowered)
-            lowered[module, state] = module if first else copy.deepcopy(pristine[module])
-            _run_passes(lowered[module, state], [], context.for_subgraph(state))
-        if lowered[module, state] is not module:
-            node.replace_input_with(getter, _fetch(gm, lowered[module, state], getter))
-    return bool(calls)
-
-
-def _states(module: fx.GraphModule, calls: list[tuple[fx.Node, fx.Node, fx.GraphModule, AutocastState]]) -> int:
-    """Count the different states under which a subgraph is called."""
-    return len({state for _, _, called, state in calls if called is module})
-
-
-def _state_inside(node: fx.Node, getter: fx.Node, context: LoweringContext) -> AutocastState:
-    """Return the state of a subgraph's entry: that of its call, but a custom backward runs outside regions."""
-    state = context.states[node]
-    backward = str(node.target) == "autograd_function_apply" and node.args[1] is getter
-    return dataclasses.replace(state, enabled=False) if backward else state
-
-
-def _fetch(gm: fx.GraphModule, module: fx.GraphModule, getter: fx.Node) -> fx.Node:
-    """Add a subgraph to its caller and return a node that fetches it, placed where another is fetched."""
-    name = f"{getter.target}_{len(list(gm.children()))}"
-    gm.add_submodule(name, module)
-    with gm.graph.inserting_after(getter):
-        return gm.graph.get_attr(name)
-
-
-# Regions go first: they say which state each node runs in. Outputs come last: their dtypes are known by then.
-PASSES: tuple[Pass, ...] = (
-    erase_regions,
-    lower_subgraphs,
-    replace_in_place,
-    pin_captured_dtypes,
-    insert_casts,
-    update_assertions,
-    restore_output_dtypes,
-)

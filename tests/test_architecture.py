@@ -69,7 +69,7 @@ FLOORS = [
     ["errors", "compat"],
     ["ops"],
     ["policy"],
-    ["lowering.report"],
+    ["lowering.report", "lowering.run_passes"],
     ["lowering.graph"],
     ["lowering.composites"],
     ["lowering.captured", "lowering.aten"],

@@ -20,13 +20,10 @@ from xpu_amp_dynamo.loss_scaling import warn_of_loss_scaling
 from xpu_amp_dynamo.lowering.captured.find_regions import captured_in_region
 from xpu_amp_dynamo.lowering.graph.autocast_state import AutocastState
 from xpu_amp_dynamo.lowering.graph.values import value_of
-from xpu_amp_dynamo.lowering.pipeline import lower_graph
-from xpu_amp_dynamo.lowering.report import LoweringReport, publish_report
-from xpu_amp_dynamo.lowering.weights.cast_before_views import cast_before_views
-from xpu_amp_dynamo.lowering.weights.lift_casts import LiftedCast, lift_weight_casts
-from xpu_amp_dynamo.lowering.weights.pack_linear import pack_linear_weights
-from xpu_amp_dynamo.lowering.weights.plan import differentiates_inside, placeholders, weights_of
-from xpu_amp_dynamo.options import BackendOptions
+from xpu_amp_dynamo.lowering.pipeline import PACKING, keep_weights, lower_graph
+from xpu_amp_dynamo.lowering.report import publish_report
+from xpu_amp_dynamo.lowering.weights.plan import WeightPlan
+from xpu_amp_dynamo.options import BackendOptions, LoweringOptions
 from xpu_amp_dynamo.policy.devices import AUTOCAST_KEYS
 from xpu_amp_dynamo.runtime.autocast_off import compiling_without_autocast, without_autocast
 from xpu_amp_dynamo.runtime.weight_store import WEIGHTS, CachedCasts
@@ -61,12 +58,13 @@ def xpu_amp(
     """
     parsed = BackendOptions.parse(options)
     compile_inner = _inner_backend(parsed, mode)
-    publish_report(_lower(gm, example_inputs, parsed))
-    gm, lifted = _lift_weights(gm, example_inputs, parsed)
-    added = [value_of(node) for node in placeholders(gm)[len(example_inputs) :]]
+    lower_under_options(gm, example_inputs, parsed)
+    plan = WeightPlan()
+    if parsed.weights == "cached" and not _has_backward(example_inputs):
+        gm, plan = keep_weights(gm, example_inputs, skip=_skipped_over_weights(parsed))
     with compiling_without_autocast(), torch._inductor.config.patch(inductor_workarounds(gm)):
-        compiled = compile_inner(gm, [*example_inputs, *added])
-    return without_autocast(_with_cached_weights(compiled, lifted) if lifted else compiled)
+        compiled = compile_inner(gm, [*example_inputs, *plan.kept_values(gm)])
+    return without_autocast(_with_cached_weights(compiled, plan) if plan.kept else compiled)
 
 
 def lower(gm: fx.GraphModule, example_inputs: Sequence[Any], **options: Any) -> fx.GraphModule:
@@ -75,8 +73,7 @@ def lower(gm: fx.GraphModule, example_inputs: Sequence[Any], **options: Any) -> 
     Args:
         gm: a graph from Dynamo, ``torch.export`` or ``torch.fx.symbolic_trace``, not yet lowered to ATen.
         example_inputs: one value for each of its placeholders.
-        options: those of :class:`BackendOptions` that concern lowering: ``dtype``, ``enabled``, ``policy``,
-            ``device_type``, ``preserve_output_dtype``. An autocast region around this call takes precedence.
+        options: those of :class:`LoweringOptions`. An autocast region around this call takes precedence.
 
     Returns:
         ``gm``.
@@ -90,13 +87,12 @@ def lower(gm: fx.GraphModule, example_inputs: Sequence[Any], **options: Any) -> 
         >>> gm = torch.fx.symbolic_trace(lambda x, w: torch.relu(x @ w))
         >>> xpu_amp_dynamo.lower(gm, [torch.randn(2, 3), torch.randn(3, 4)]).print_readable()
     """
-    names = ("inner_backend", "inductor", "precision", "weights")
-    publish_report(_lower(gm, example_inputs, BackendOptions.parse_for("lower", options, refused=names)))
+    lower_under_options(gm, example_inputs, LoweringOptions.parse_for("lower", options))
     return gm
 
 
-def _lower(gm: fx.GraphModule, example_inputs: Sequence[Any], options: BackendOptions) -> LoweringReport:
-    """Lower a graph under the state around this call, else under the options."""
+def lower_under_options(gm: fx.GraphModule, example_inputs: Sequence[Any], options: LoweringOptions) -> None:
+    """Lower a graph in place, under the state around this call, else under the options, and publish the report."""
     device_type = options.device_type or _device_type(gm, example_inputs)
     state = _initial_state(device_type, options)
     if captured_in_region(gm.graph, device_type):
@@ -105,17 +101,19 @@ def _lower(gm: fx.GraphModule, example_inputs: Sequence[Any], options: BackendOp
         report_uncompiled_code()
     if state.enabled and state.dtype is torch.float16 and _has_backward(example_inputs):
         warn_of_loss_scaling()
-    return lower_graph(
+    report = lower_graph(
         gm,
         example_inputs,
         policy=options.policy,
         device_type=device_type,
         initial_state=state,
         preserve_output_dtype=options.preserve_output_dtype,
+        skip=options.skip_passes,
     )
+    publish_report(report)
 
 
-def _initial_state(device_type: str, options: BackendOptions) -> AutocastState:
+def _initial_state(device_type: str, options: LoweringOptions) -> AutocastState:
     """Return the autocast state at a graph's entry, and have Dynamo guard it."""
     if torch.is_autocast_enabled(device_type):
         dtype, cache_enabled = torch.get_autocast_dtype(device_type), torch.is_autocast_cache_enabled()
@@ -137,29 +135,21 @@ def _device_type(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> str:
 def _inner_backend(options: BackendOptions, mode: str | None) -> CompiledFunction:
     """Return the function that compiles a lowered graph."""
     if options.inner_backend == "inductor":
-        return inductor_compiler(mode, options.inductor, options.precision)
+        return inductor_compiler(mode, options.inductor, exact=options.precision == "exact", skip=options.skip_passes)
     if mode not in (None, "default"):
         raise InvalidOptionError(f"mode {mode!r} is Inductor's; inner_backend {options.inner_backend!r} takes none")
     return lookup_backend(options.inner_backend)
 
 
-def _lift_weights(
-    gm: fx.GraphModule, example_inputs: Sequence[Any], options: BackendOptions
-) -> tuple[fx.GraphModule, list[LiftedCast]]:
-    """Return the graph with inputs for the weights that are to be cached, and what to hand over for these."""
-    if options.weights == "recast" or _has_backward(example_inputs) or differentiates_inside(gm):
-        return gm, []
-    weights = weights_of(gm, example_inputs)
-    cast_before_views(gm, weights)
-    own, lifted = lift_weight_casts(gm, weights)
-    if lifted and options.inner_backend == "inductor" and options.precision == "fast":
-        lifted = pack_linear_weights(own, lifted)
-    return own, lifted
+def _skipped_over_weights(options: BackendOptions) -> set[str]:
+    """Return the passes over weights to leave out: only Inductor's products read packed ones, and round otherwise."""
+    packs = options.inner_backend == "inductor" and options.precision == "fast"
+    return {*options.skip_passes, *(() if packs else PACKING)}
 
 
-def _with_cached_weights(compiled: CompiledFunction, lifted: Sequence[LiftedCast]) -> CompiledFunction:
+def _with_cached_weights(compiled: CompiledFunction, plan: WeightPlan) -> CompiledFunction:
     """Return the compiled function with the casts of weights handed over from the store."""
-    casts = CachedCasts(WEIGHTS, lifted)
+    casts = CachedCasts(WEIGHTS, plan.kept)
 
     @functools.wraps(compiled, assigned=("__name__", "__doc__"))
     def run(*args: Any) -> Any:

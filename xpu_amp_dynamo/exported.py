@@ -9,13 +9,12 @@ import torch
 from torch import fx
 from torch.export.graph_signature import ExportGraphSignature, InputKind
 
-from xpu_amp_dynamo.backend import lower
-from xpu_amp_dynamo.lowering.graph.casting import is_inserted_cast
-from xpu_amp_dynamo.lowering.graph.values import set_value, storage_of, value_of
+from xpu_amp_dynamo.backend import lower_under_options
+from xpu_amp_dynamo.lowering.graph.values import storage_of, value_of
 from xpu_amp_dynamo.lowering.graph.writes import written_storages
-from xpu_amp_dynamo.lowering.weights.cast_before_views import cast_before_views
-from xpu_amp_dynamo.lowering.weights.plan import placeholders
-from xpu_amp_dynamo.options import BackendOptions
+from xpu_amp_dynamo.lowering.pipeline import store_weights
+from xpu_amp_dynamo.lowering.weights.plan import WeightPlan, placeholders
+from xpu_amp_dynamo.options import ExportOptions
 
 
 def lower_exported(exported_program: torch.export.ExportedProgram, **options: Any) -> torch.export.ExportedProgram:
@@ -26,9 +25,8 @@ def lower_exported(exported_program: torch.export.ExportedProgram, **options: An
 
     Args:
         exported_program: what ``torch.export.export`` returned. It stays as it is.
-        options: ``dtype``, ``enabled``, ``policy``, ``device_type``, ``preserve_output_dtype`` and ``weights`` of
-            :class:`BackendOptions`. ``weights="cached"`` stores those parameters in the lower precision that the
-            program reads in no other: half the size, and no casts. An autocast region around this call takes
+        options: those of :class:`ExportOptions`. ``weights="cached"`` stores those parameters in the lower precision
+            that the program reads in no other: half the size, and no casts. An autocast region around this call takes
             precedence over ``dtype`` and ``enabled``, and regions that were exported over both.
 
     Returns:
@@ -44,17 +42,17 @@ def lower_exported(exported_program: torch.export.ExportedProgram, **options: An
         >>> lowered = xpu_amp_dynamo.lower_exported(exported, dtype=torch.bfloat16, weights="cached")
         >>> torch._inductor.aoti_compile_and_package(lowered, package_path="model.pt2")
     """
-    names = ("inner_backend", "inductor", "precision")
-    weights = BackendOptions.parse_for("lower_exported", options, refused=names).weights
-    options.pop("weights", None)
+    parsed = ExportOptions.parse_for("lower_exported", options)
     gm, signature = _copied(exported_program.graph_module), copy.deepcopy(exported_program.graph_signature)
     before = [node.name if isinstance(node, fx.Node) else None for node in _outputs(gm)]
-    lower(gm, [], **options)
+    lower_under_options(gm, [], parsed)
     state = dict(exported_program.state_dict)
-    if weights == "cached":
-        parameters = _parameters(gm, signature)
-        cast_before_views(gm, parameters)
-        _store_in_lower_precision(gm, parameters, state)
+    if parsed.weights == "cached":
+        plan = WeightPlan(_parameters(gm, signature))
+        store_weights(gm, plan)
+        for position, dtype in plan.stored.items():
+            name = str(signature.input_specs[position].target)
+            state[name] = _in_dtype(state[name], dtype)
     for old, new in zip(before, _outputs(gm), strict=True):
         if old is not None and old != new.name:
             signature.replace_all_uses(old, new.name)
@@ -101,29 +99,15 @@ def _outputs(gm: fx.GraphModule) -> list[Any]:
     return list(results)
 
 
-def _parameters(gm: fx.GraphModule, signature: ExportGraphSignature) -> dict[fx.Node, str]:
-    """Return the inputs of a graph that are parameters, but for those that it writes to, with their names."""
+def _parameters(gm: fx.GraphModule, signature: ExportGraphSignature) -> dict[fx.Node, int]:
+    """Return the inputs of a graph that are parameters, but for those that it writes to, each with its position."""
     written = written_storages(gm.graph.nodes)
     return {
-        node: str(spec.target)
-        for node, spec in zip(placeholders(gm), signature.input_specs, strict=True)
+        node: position
+        for position, (node, spec) in enumerate(zip(placeholders(gm), signature.input_specs, strict=True))
         if spec.kind is InputKind.PARAMETER and storage_of(value_of(node)) not in written
     }
 
 
-def _store_in_lower_precision(
-    gm: fx.GraphModule, parameters: dict[fx.Node, str], state: dict[str, torch.Tensor]
-) -> None:
-    """Cast the parameters that the graph reads in one lower precision only, and drop the casts."""
-    for node, name in parameters.items():
-        casts = list(node.users)
-        dtypes = {value_of(cast).dtype for cast in casts if is_inserted_cast(cast)}
-        if len(dtypes) != 1 or not all(map(is_inserted_cast, casts)):
-            continue
-        (dtype,) = dtypes
-        weight = state[name]
-        state[name] = torch.nn.Parameter(weight.detach().to(dtype), requires_grad=weight.requires_grad)
-        set_value(node, value_of(casts[0]))
-        for cast in casts:
-            cast.replace_all_uses_with(node)
-            gm.graph.erase_node(cast)
+def _in_dtype(weight: torch.Tensor, dtype: torch.dtype) -> torch.nn.Parameter:
+    return torch.nn.Parameter(weight.detach().to(dtype), requires_grad=weight.requires_grad)

@@ -4,37 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch._dynamo.backends.registry import list_backends
+from typing_extensions import Self
 
 from xpu_amp_dynamo.errors import InvalidOptionError, UnsupportedDeviceError, UnsupportedDtypeError
-from xpu_amp_dynamo.inductor.compiler import PRECISIONS, ROUNDING_SETTING, inductor_compiler
+from xpu_amp_dynamo.inductor.settings import ROUNDING_SETTING, check_settings
+from xpu_amp_dynamo.lowering.pipeline import SKIPPABLE
 from xpu_amp_dynamo.policy.devices import check_device_type, check_lower_dtype
 from xpu_amp_dynamo.policy.policy import Policy
 
+PRECISIONS = ("fast", "exact")
 WEIGHT_MODES = ("recast", "cached")
 
 
-@dataclass(frozen=True)
-class BackendOptions:
-    """The options of ``torch.compile(model, backend="xpu_amp", options={...})``.
+@dataclass(frozen=True, kw_only=True)
+class LoweringOptions:
+    """The options that concern the lowering of a graph, be it compiled or not.
 
     Args:
         dtype: the lower precision where no region says otherwise, ``torch.bfloat16`` or ``torch.float16``.
         enabled: whether the policy applies where no region says otherwise.
         policy: a :class:`Policy` or the name of one.
         device_type: the device type to lower for; None means that of the graph's tensors.
-        inner_backend: the registered Dynamo backend that gets the lowered graph.
-        inductor: patches of ``torch._inductor.config`` for this compilation.
         preserve_output_dtype: cast outputs to the dtypes that the code around the graph was compiled for.
-        precision: ``"fast"`` lets Inductor keep more bits between the ops it fuses, ``"exact"`` rounds there as
-            eager code does.
-        weights: ``"recast"`` casts weights at every call, ``"cached"`` keeps their casts between calls of graphs
-            without a backward until a weight changes, see :func:`refresh_weights`.
+        skip_passes: names of passes to leave out, to find out which of them does what.
 
     Raises:
         InvalidOptionError: a value is outside its legal set.
@@ -44,11 +42,8 @@ class BackendOptions:
     enabled: bool = True
     policy: Policy = field(default_factory=lambda: Policy.named("xpu"))
     device_type: str | None = None
-    inner_backend: str = "inductor"
-    inductor: Mapping[str, Any] = field(default_factory=dict)
     preserve_output_dtype: bool = True
-    precision: str = "fast"
-    weights: str = "recast"
+    skip_passes: Collection[str] = ()
 
     def __post_init__(self) -> None:
         if isinstance(self.policy, str):
@@ -57,20 +52,10 @@ class BackendOptions:
         for name in ("enabled", "preserve_output_dtype"):
             _check(name, getattr(self, name), isinstance(getattr(self, name), bool), "True or False")
         _check_dtype_and_device(self.dtype, self.device_type)
-        backends = list_backends(())
-        legal = self.inner_backend in backends and self.inner_backend != "xpu_amp"
-        _check("inner_backend", self.inner_backend, legal, f"a registered backend: {sorted(backends)}")
-        _check("precision", self.precision, self.precision in PRECISIONS, f"one of {list(PRECISIONS)}")
-        _check("weights", self.weights, self.weights in WEIGHT_MODES, f"one of {list(WEIGHT_MODES)}")
-        _check_inductor(self.inductor, self.inner_backend)
-        if self.precision == "exact" and not self.inductor.get(ROUNDING_SETTING, True):
-            raise InvalidOptionError(
-                f"option 'precision' is 'exact' and option 'inductor' turns {ROUNDING_SETTING} off, which rounds as "
-                "eager code does; leave one of them out"
-            )
+        _check_skipped(self.skip_passes)
 
     @classmethod
-    def parse(cls, options: Mapping[str, Any] | None) -> BackendOptions:
+    def parse(cls, options: Mapping[str, Any] | None) -> Self:
         """Return checked options.
 
         Raises:
@@ -79,31 +64,100 @@ class BackendOptions:
         names = [f.name for f in dataclasses.fields(cls)]
         unknown = [name for name in options or {} if name not in names]
         if unknown:
-            raise InvalidOptionError(
-                f"unknown options {unknown}; the options of backend 'xpu_amp' are {names}, and settings of Inductor "
-                "go into options={'inductor': {...}}"
-            )
+            raise InvalidOptionError(f"unknown options {unknown}; {cls._known(names)}")
         return cls(**(options or {}))
 
     @classmethod
-    def parse_for(cls, caller: str, options: Mapping[str, Any], refused: Sequence[str]) -> BackendOptions:
+    def parse_for(cls, caller: str, options: Mapping[str, Any]) -> Self:
         """Return checked options of a function that compiles nothing.
 
         Args:
             caller: the function.
             options: what it was given.
-            refused: names of options that would do nothing there.
 
         Raises:
-            InvalidOptionError: as :meth:`parse`, and for refused names.
+            InvalidOptionError: as :meth:`parse`, and for options that would do nothing there.
         """
-        parsed = cls.parse(options)
-        for name in refused:
-            if name in options:
+        own, compiling = ({f.name for f in dataclasses.fields(kind)} for kind in (cls, BackendOptions))
+        for name in options:
+            if name in compiling - own:
                 raise InvalidOptionError(
                     f"option {name!r} is about compiled code, and {caller} compiles nothing; leave it out"
                 )
-        return parsed
+        return cls.parse(options)
+
+    @classmethod
+    def _known(cls, names: list[str]) -> str:
+        return f"the options are {names}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions(LoweringOptions):
+    """The options of :func:`xpu_amp_dynamo.lower_exported`: those of the lowering, and one more.
+
+    Args:
+        weights: ``"recast"`` leaves parameters as they are, ``"cached"`` stores those in the lower precision that the
+            program reads in no other.
+
+    Raises:
+        InvalidOptionError: a value is outside its legal set.
+    """
+
+    weights: str = "recast"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check("weights", self.weights, self.weights in WEIGHT_MODES, f"one of {list(WEIGHT_MODES)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackendOptions(LoweringOptions):
+    """The options of ``torch.compile(model, backend="xpu_amp", options={...})``: those of the lowering, and these.
+
+    Args:
+        inner_backend: the registered Dynamo backend that gets the lowered graph.
+        inductor: patches of ``torch._inductor.config`` for this compilation.
+        precision: ``"fast"`` lets Inductor keep more bits between the ops it fuses, ``"exact"`` rounds there as
+            eager code does.
+        weights: ``"recast"`` casts weights at every call, ``"cached"`` keeps their casts between calls of graphs
+            without a backward until a weight changes, see :func:`refresh_weights`.
+
+    Raises:
+        InvalidOptionError: a value is outside its legal set.
+    """
+
+    inner_backend: str = "inductor"
+    inductor: Mapping[str, Any] = field(default_factory=dict)
+    precision: str = "fast"
+    weights: str = "recast"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        backends = list_backends(())
+        legal = self.inner_backend in backends and self.inner_backend != "xpu_amp"
+        _check("inner_backend", self.inner_backend, legal, f"a registered backend: {sorted(backends)}")
+        _check("precision", self.precision, self.precision in PRECISIONS, f"one of {list(PRECISIONS)}")
+        _check("weights", self.weights, self.weights in WEIGHT_MODES, f"one of {list(WEIGHT_MODES)}")
+        self._check_inductor()
+
+    def _check_inductor(self) -> None:
+        """Check that Inductor is what runs where it is given settings, and that these are legal."""
+        _check("inductor", self.inductor, isinstance(self.inductor, Mapping), "a dict of Inductor's settings")
+        if not self.inductor:
+            return
+        legal = self.inner_backend == "inductor"
+        _check("inner_backend", self.inner_backend, legal, "'inductor' where option 'inductor' is given")
+        check_settings(self.inductor)
+        if self.precision == "exact" and not self.inductor.get(ROUNDING_SETTING, True):
+            raise InvalidOptionError(
+                f"option 'precision' is 'exact' and option 'inductor' turns {ROUNDING_SETTING} off, which rounds as "
+                "eager code does; leave one of them out"
+            )
+
+    @classmethod
+    def _known(cls, names: list[str]) -> str:
+        hint = "settings of Inductor go into options={'inductor': {...}}"
+        return f"the options of backend 'xpu_amp' are {names}, and {hint}"
 
 
 def _policy(name: str) -> Policy:
@@ -129,19 +183,13 @@ def _check_dtype_and_device(dtype: torch.dtype, device_type: str | None) -> None
         raise InvalidOptionError(f"option {name!r}: {error}") from error
 
 
-def _check_inductor(patches: Mapping[str, Any], inner_backend: str) -> None:
-    """Check that Inductor has every setting that is to be patched, and that Inductor is what runs."""
-    _check("inductor", patches, isinstance(patches, Mapping), "a dict of Inductor's settings")
-    if not patches:
-        return
-    _check("inner_backend", inner_backend, inner_backend == "inductor", "'inductor' where option 'inductor' is given")
-    known = torch._inductor.list_options()
-    for name in patches:
-        if name.replace("-", "_") not in known:
-            near = difflib.get_close_matches(name, known, n=3)
-            hint = f"near matches: {near}" if near else "see torch._inductor.list_options()"
-            raise InvalidOptionError(f"option 'inductor': Inductor has no setting {name!r}; {hint}")
-    try:
-        inductor_compiler(None, patches, "fast")
-    except RuntimeError as error:
-        raise InvalidOptionError(f"option 'inductor': {error}") from error
+def _check_skipped(names: Collection[str]) -> None:
+    plain = not isinstance(names, str) and isinstance(names, Collection)
+    _check("skip_passes", names, plain, "a list of names of passes")
+    for name in names:
+        if name not in SKIPPABLE:
+            near = difflib.get_close_matches(str(name), SKIPPABLE, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise InvalidOptionError(
+                f"option 'skip_passes' names {name!r}; {hint}Passes that can be left out are {list(SKIPPABLE)}"
+            )

@@ -19,7 +19,8 @@ from xpu_amp_dynamo.lowering.graph.context import LoweringContext
 def erase_regions(gm: fx.GraphModule, context: LoweringContext) -> bool:
     """Record each node's autocast state in ``context.states`` and erase the region nodes; tell if any was there."""
     regions = find_regions(gm.graph, context.initial_state, context.device_type)
-    context.states = regions.states
+    context.states.update(regions.states)
     for marker in reversed(regions.markers):
         gm.graph.erase_node(marker)
+    context.forget(regions.markers)
     return bool(regions.markers)

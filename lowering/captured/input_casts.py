@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import fx
 
@@ -9,7 +11,7 @@ from xpu_amp_dynamo.lowering.graph.casting import Caster, cast_behind
 from xpu_amp_dynamo.lowering.graph.context import LoweringContext
 from xpu_amp_dynamo.lowering.graph.functorch_levels import is_wrapped
 from xpu_amp_dynamo.lowering.graph.pick_items import pick_items
-from xpu_amp_dynamo.lowering.graph.values import tensor_inputs, value_of
+from xpu_amp_dynamo.lowering.graph.values import value_of
 from xpu_amp_dynamo.policy.cast_rule import needs_cast
 
 
@@ -28,7 +30,7 @@ class InputCasts:
         self.caster = caster
         self.changed = False
 
-    def cast_inputs(self, node: fx.Node, wanted: dict[fx.Node, torch.dtype]) -> None:
+    def cast_inputs(self, node: fx.Node, wanted: Mapping[fx.Node, torch.dtype]) -> None:
         """Cast those inputs of a call that have another eligible dtype than the wanted one, each use on its own."""
         state = self.context.states[node]
 
@@ -46,12 +48,7 @@ class InputCasts:
         for n in node.all_input_nodes:
             if isinstance(value_of(n), (tuple, list)) and not self.context.is_as_recorded(n):
                 pick_items(n, node, self.context)
-        self.cast_inputs(node, {n: self.context.recorded_dtype(n) for n in tensor_inputs(node)})
-
-    def match_written(self, node: fx.Node, written: list[fx.Node]) -> None:
-        """Cast the inputs that a mutation reads to the dtype of what it writes to."""
-        dtype = value_of(written[0]).dtype
-        self.cast_inputs(node, {n: dtype for n in tensor_inputs(node) if n not in written})
+        self.cast_inputs(node, self.context.recorded_dtypes(node))
 
     def keep_wrapped(self, node: fx.Node) -> None:
         """Give what a call inside a level of ``torch.func`` returns its captured dtype, while the level lasts."""

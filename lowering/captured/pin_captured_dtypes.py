@@ -68,8 +68,7 @@ def pin_memory(
         inside = context.states[node].in_region and storage_of(value) not in everywhere
         if node.op in CALLS and not inside:
             pins.append(_pin(node))
-            context.recorded[pins[-1]] = context.recorded[node]
-            context.states[pins[-1]] = context.states[node]
+            context.know_as(pins[-1], node)
     return pins
 
 

@@ -8,7 +8,6 @@ mixes dtypes, stays without a value until it is lowered; so do those that depend
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode, maybe_get_fake_mode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from xpu_amp_dynamo.errors import LoweringError
+from xpu_amp_dynamo.lowering.graph.context import LoweringContext
 from xpu_amp_dynamo.lowering.graph.fake_run import run_node
 from xpu_amp_dynamo.lowering.graph.node_kind import CALLS, attribute_of
 from xpu_amp_dynamo.lowering.graph.values import has_value, set_value, tensors_in, value_of
@@ -36,30 +36,30 @@ def fake_mode_of(gm: fx.GraphModule) -> FakeTensorMode:
     return FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
 
 
-def record_values(gm: fx.GraphModule, example_inputs: Sequence[Any], fake_mode: FakeTensorMode) -> dict[fx.Node, Any]:
-    """Return the value of every node as captured, computing and storing what is missing.
+def record_values(gm: fx.GraphModule, context: LoweringContext) -> bool:
+    """Note the value of every node as captured, computing what is missing; the graph itself stays as it is.
 
-    Args:
-        gm: the graph.
-        example_inputs: one value for each placeholder, used where the placeholder has no value.
-        fake_mode: the mode that the values belong to; must be active.
+    The fake tensor mode of the context must be active.
 
     Raises:
         LoweringError: the number of inputs does not fit, or the graph calls modules.
     """
     placeholders = gm.graph.find_nodes(op="placeholder")
-    if not all(map(has_value, placeholders)) and len(placeholders) != len(example_inputs):
+    given = len(context.example_inputs)
+    if not all(map(has_value, placeholders)) and len(placeholders) != given:
         raise LoweringError(
-            f"the graph has {len(placeholders)} placeholders and {len(example_inputs)} example inputs were "
-            "given; give one for each placeholder"
+            f"the graph has {len(placeholders)} placeholders and {given} example inputs were given; give one for each "
+            "placeholder"
         )
-    for node, example in zip(placeholders, example_inputs, strict=False):
+    for node, example in zip(placeholders, context.example_inputs, strict=False):
         if not has_value(node):
-            set_value(node, _faked(example, fake_mode))
+            set_value(node, _faked(example, context.fake_mode))
     for node in gm.graph.nodes:
         if not has_value(node):
-            _compute(node, gm, fake_mode)
-    return {node: value_of(node) for node in gm.graph.nodes if has_value(node) or node.op == "output"}
+            _compute(node, gm, context.fake_mode)
+    recorded = {node: value_of(node) for node in gm.graph.nodes if has_value(node) or node.op == "output"}
+    context.recorded.update(recorded)
+    return False
 
 
 def _compute(node: fx.Node, gm: fx.GraphModule, fake_mode: FakeTensorMode) -> None:

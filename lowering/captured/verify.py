@@ -3,29 +3,92 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import fx
 
 from xpu_amp_dynamo.errors import LoweringError
-from xpu_amp_dynamo.lowering.captured.find_regions import find_regions
+from xpu_amp_dynamo.lowering.captured.find_regions import DEVICE_CALLS, ENTER, EXIT, GLOBAL_CALLS, find_regions
 from xpu_amp_dynamo.lowering.graph.casting import is_inserted_cast
 from xpu_amp_dynamo.lowering.graph.context import LoweringContext
-from xpu_amp_dynamo.lowering.graph.node_kind import CALLS, is_higher_order, op_name_of
-from xpu_amp_dynamo.lowering.graph.values import tensor_inputs, value_of
+from xpu_amp_dynamo.lowering.graph.fake_run import REFUSALS, call_fake
+from xpu_amp_dynamo.lowering.graph.functorch_levels import is_level_call
+from xpu_amp_dynamo.lowering.graph.node_kind import (
+    CALLS,
+    GRAD_MODE_CALLS,
+    INFERENCE_MODE_CALLS,
+    SILENT_CALLS,
+    is_higher_order,
+    op_name_of,
+)
+from xpu_amp_dynamo.lowering.graph.rerun import Values, anew, ends_of, memories_of, rerun, sharing_of
+from xpu_amp_dynamo.lowering.graph.values import dtypes_in, has_value, tensor_inputs, value_of
 from xpu_amp_dynamo.lowering.graph.writes import is_called_in_place, mutated_inputs
 from xpu_amp_dynamo.policy.cast_rule import needs_cast, wanted_dtype
 
+_BUG = "this is a bug of xpu_amp_dynamo"
 Check = Callable[[fx.Node, LoweringContext], str | None]
+_WITHOUT_VALUES = (*GRAD_MODE_CALLS, *INFERENCE_MODE_CALLS, *SILENT_CALLS, ENTER, EXIT, *DEVICE_CALLS, *GLOBAL_CALLS)
+
+
+class CapturedVerifier:
+    """Checks a captured graph against what the lowering promises and against what it was when this was made.
+
+    Args:
+        gm: the graph.
+        context: the lowering in hand.
+        thorough: whether it will be checked thoroughly.
+    """
+
+    def __init__(self, gm: fx.GraphModule, context: LoweringContext, thorough: bool) -> None:
+        self._gm = gm
+        self._context = context
+        self._thorough = thorough
+        self._sharing = sharing_of(_recorded_memories(gm.graph))
+        self._untrue = set(_untrue_nodes(_run(gm.graph))) if thorough else set()
+
+    def check(self, passes: str) -> None:
+        """Check that the graph is well formed and fully lowered.
+
+        Raises:
+            LoweringError: a region is left, a listed op has an input of another dtype than the rule wants, a cast
+                does nothing or is not used, an output has another dtype than recorded, or inputs and outputs share
+                memory that they did not share before. The message names the node.
+        """
+        verify(self._gm, self._context)
+        self._check_sharing(_recorded_memories(self._gm.graph), passes)
+        if self._thorough:
+            # Inside regions values were recorded under autocast, and so were untrue before.
+            self._untrue = set()
+            self.check_thoroughly(passes)
+
+    def check_thoroughly(self, passes: str) -> None:
+        """Check the same of memory, and the dtypes of all values, by running the graph on fake tensors.
+
+        Raises:
+            LoweringError: a node computes another dtype than recorded, or inputs and outputs share memory that they
+                did not share before.
+        """
+        self._gm.graph.lint()
+        values = _run(self._gm.graph)
+        for node in _untrue_nodes(values):
+            if node not in self._untrue:
+                problem = f"computes {dtypes_in(values[node])}, recorded are {dtypes_in(value_of(node))}"
+                raise LoweringError(f"after {passes}, {node.format_node()} {problem}; {_BUG}")
+        if values:
+            self._check_sharing(_memories(self._gm.graph, values), passes)
+
+    def _check_sharing(self, memories: list[int | None], passes: str) -> None:
+        before = self._sharing
+        for end, first in enumerate(sharing_of(memories)):
+            if before[end] != before[first]:
+                ends = ends_of(self._gm.graph)
+                raise LoweringError(f"after {passes}, {ends[end]} shares memory with {ends[first]}; {_BUG}")
 
 
 def verify(gm: fx.GraphModule, context: LoweringContext) -> None:
-    """Check that a graph is well formed and fully lowered.
-
-    Raises:
-        LoweringError: a region is left, a listed op has an input of another dtype than the rule wants, a cast
-            does nothing, or an output has another dtype than recorded. The message names the node.
-    """
+    """Check that a graph is well formed and fully lowered, see :meth:`CapturedVerifier.check`."""
     gm.graph.lint()
     left = find_regions(gm.graph, context.initial_state, context.device_type).markers
     if left:
@@ -34,7 +97,43 @@ def verify(gm: fx.GraphModule, context: LoweringContext) -> None:
         for check in (_check_listed_op, _check_cast, _check_output):
             problem = check(node, context)
             if problem:
-                raise LoweringError(f"{problem} at {node.format_node()}; this is a bug of xpu_amp_dynamo")
+                raise LoweringError(f"{problem} at {node.format_node()}; {_BUG}")
+
+
+def _recorded_memories(graph: fx.Graph) -> list[int | None]:
+    """Return the memories of inputs and outputs by their recorded values."""
+    return memories_of(value_of(end) if isinstance(end, fx.Node) else None for end in ends_of(graph))
+
+
+def _memories(graph: fx.Graph, values: Values) -> list[int | None]:
+    """Return the memories of inputs and outputs in a run, in which inputs that share theirs got some of their own."""
+    inputs = graph.find_nodes(op="placeholder")
+    recorded = dict(zip(memories_of(map(values.get, inputs)), memories_of(map(value_of, inputs)), strict=True))
+    return [recorded.get(memory, memory) for memory in memories_of(map(values.get, ends_of(graph)))]
+
+
+def _run(graph: fx.Graph) -> Values:
+    """Return what the nodes compute; nothing for graphs of ``torch.func``, whose values are dead wrappers."""
+    if any(map(is_level_call, graph.nodes)) or not all(map(has_value, graph.find_nodes(op="placeholder"))):
+        return {}
+    return rerun(graph, _call, _can_run)
+
+
+def _can_run(node: fx.Node) -> bool:
+    return node.op in CALLS and node.target not in _WITHOUT_VALUES and not is_higher_order(node)
+
+
+def _call(node: fx.Node, values: Values) -> Any:
+    """Return what a call gives, what was recorded for it if it refuses: sizes that depend on data are others now."""
+    try:
+        return call_fake(node, *fx.map_arg((node.args, node.kwargs), values.__getitem__))
+    except REFUSALS:
+        return anew(value_of(node))
+
+
+def _untrue_nodes(values: Values) -> list[fx.Node]:
+    """List the nodes whose recorded values have other dtypes than those that they compute."""
+    return [node for node, value in values.items() if has_value(node) and dtypes_in(value_of(node)) != dtypes_in(value)]
 
 
 def _check_listed_op(node: fx.Node, context: LoweringContext) -> str | None:
@@ -53,12 +152,14 @@ def _check_listed_op(node: fx.Node, context: LoweringContext) -> str | None:
 
 
 def _check_cast(node: fx.Node, context: LoweringContext) -> str | None:
-    """Say which cast does nothing."""
+    """Say which cast does nothing, or for nothing."""
     if not is_inserted_cast(node):
         return None
     source = node.args[0]
     assert isinstance(source, fx.Node)
-    return "cast to the dtype it comes from" if value_of(source).dtype is value_of(node).dtype else None
+    if value_of(source).dtype is value_of(node).dtype:
+        return "cast to the dtype it comes from"
+    return None if node.users else "cast that nothing uses"
 
 
 def _check_output(node: fx.Node, context: LoweringContext) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,14 +12,14 @@ from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from xpu_amp_dynamo.lowering.graph.autocast_state import AutocastState
-from xpu_amp_dynamo.lowering.graph.values import dtypes_in, value_of
+from xpu_amp_dynamo.lowering.graph.values import dtypes_in, tensor_inputs, value_of
 from xpu_amp_dynamo.lowering.report import LoweringReport
 from xpu_amp_dynamo.policy.policy import Policy
 
 
-@dataclass
+@dataclass(frozen=True)
 class LoweringContext:
-    """The settings of one lowering and what its passes have found.
+    """The settings of one lowering, and what is known of each node of its graph.
 
     Args:
         policy: the policy to lower.
@@ -27,10 +28,11 @@ class LoweringContext:
         fake_mode: the fake tensor mode that the graph's values belong to.
         preserve_output_dtype: whether outputs keep the dtypes recorded at capture.
         report: what the lowering did, counted over the graph and its subgraphs.
-
-    The passes fill ``recorded`` (each node's value at capture), ``states`` (each node's autocast state), ``refused``
-    (listed calls that do not run in the dtype which the policy wants, left as captured) and ``constants`` (how many
-    tensors they gave the graph).
+        lower_inside: lowers a subgraph, given its context.
+        example_inputs: a value for each placeholder; used only where capture recorded none.
+        recorded: the value of each node at capture, from ``record_values`` on.
+        states: the autocast state of each node, from ``erase_regions`` on.
+        refused: listed calls that do not run in the dtype which the policy wants, left as captured.
     """
 
     policy: Policy
@@ -39,16 +41,27 @@ class LoweringContext:
     fake_mode: FakeTensorMode
     preserve_output_dtype: bool
     report: LoweringReport
+    lower_inside: Callable[[fx.GraphModule, LoweringContext], None]
+    example_inputs: Sequence[Any] = ()
     recorded: dict[fx.Node, Any] = field(default_factory=dict)
     states: dict[fx.Node, AutocastState] = field(default_factory=dict)
     refused: set[fx.Node] = field(default_factory=set)
-    constants: int = 0
 
     def for_subgraph(self, state: AutocastState) -> LoweringContext:
         """Return the context of a subgraph that is called under ``state``; its outputs always keep their dtypes."""
-        return dataclasses.replace(
-            self, initial_state=state, preserve_output_dtype=True, recorded={}, states={}, refused=set(), constants=0
-        )
+        nothing: dict[str, Any] = {"example_inputs": (), "recorded": {}, "states": {}, "refused": set()}
+        return dataclasses.replace(self, initial_state=state, preserve_output_dtype=True, **nothing)
+
+    def know_as(self, new: fx.Node, old: fx.Node) -> None:
+        """Note for a new node what is known of another, in whose place it stands."""
+        self.recorded[new] = self.recorded[old]
+        self.states[new] = self.states[old]
+
+    def forget(self, erased: Iterable[fx.Node]) -> None:
+        """Drop what is known of nodes that are gone."""
+        for node in erased:
+            self.recorded.pop(node, None)
+            self.states.pop(node, None)
 
     def on_device(self, value: object) -> bool:
         """Tell whether a value is a tensor of the lowered device type."""
@@ -71,6 +84,14 @@ class LoweringContext:
         """Return the dtype that capture recorded for a node; for a cast of ours, that of its source."""
         source = self._recorded_node(node)
         return value_of(node).dtype if source is None else self.recorded[source].dtype
+
+    def recorded_dtypes(self, node: fx.Node) -> dict[fx.Node, torch.dtype]:
+        """Return the dtypes that capture recorded for the inputs of a call."""
+        return {n: self.recorded_dtype(n) for n in tensor_inputs(node)}
+
+    def is_narrowed(self, node: fx.Node) -> bool:
+        """Tell whether a node outside regions has another dtype by now than the program knows."""
+        return node in self.states and not self.states[node].in_region and not self.is_as_recorded(node)
 
     def _recorded_node(self, node: fx.Node) -> fx.Node | None:
         """Return the node whose recorded value a node has: itself, or what a cast of ours was made from."""

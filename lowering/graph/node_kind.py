@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
+from torch.autograd import grad_mode
 
 from xpu_amp_dynamo.policy.op_names import (
     ALIASES,
@@ -21,6 +22,13 @@ from xpu_amp_dynamo.policy.op_names import (
 
 CALLS = ("call_function", "call_method")
 GRAD_MODE_CALLS = (torch._C._set_grad_enabled, torch.set_grad_enabled)
+INFERENCE_MODE_CALLS = (grad_mode._enter_inference_mode, grad_mode._exit_inference_mode)
+# Calls that read no element of a tensor.
+SILENT_CALLS = (
+    torch._C._autograd._saved_tensors_hooks_disable,
+    torch._C._autograd._saved_tensors_hooks_enable,
+    torch.ops.aten._assert_tensor_metadata.default,
+)
 
 
 def op_name_of(node: fx.Node) -> str | None:

@@ -21,28 +21,27 @@ from xpu_amp_dynamo.lowering.graph.fake_run import call_fake
 from xpu_amp_dynamo.lowering.graph.node_kind import CALLS, is_higher_order, op_name_of
 from xpu_amp_dynamo.lowering.graph.values import dtypes_in, has_value, set_value, storage_of, tensors_in, value_of
 from xpu_amp_dynamo.lowering.graph.writes import mutated_inputs
+from xpu_amp_dynamo.lowering.weights.plan import WeightPlan
 
 # Nodes and dtypes, each with the node that holds the same in that dtype.
 _Counterparts = dict[tuple[fx.Node, torch.dtype], fx.Node]
 
 
-def cast_before_views(gm: fx.GraphModule, weights: Collection[fx.Node]) -> bool:
+def cast_before_views(gm: fx.GraphModule, plan: WeightPlan) -> bool:
     """Move the casts of views of weights to the weights; tell whether there were any.
 
     Args:
         gm: a lowered graph. Edited in place.
-        weights: inputs of the graph that it does not write to.
+        plan: its weights, none of which it writes to.
     """
     counterparts: _Counterparts = {}
     changed = False
     for cast in list(filter(is_inserted_cast, gm.graph.nodes)):
-        views = _views_between(weights, cast)
+        views = _views_between(plan.weights, cast)
         values = _values_in(value_of(cast).dtype, views) if len(views) > 1 else []
         if values:
             _recast(cast, views, values, counterparts)
             changed = True
-    if changed:
-        gm.recompile()
     return changed
 
 

@@ -3,24 +3,21 @@
 before:  forward(x, w_bfloat16):  y = linear(x, w_bfloat16, b)          # oneDNN packs w_bfloat16 in every call
 after:   forward(x, w_packed):    y = packed_linear(x, w_packed, b)
 
-Left alone: small weights, weights with any other use, products with tensor subclasses, graphs of ``torch.func``, and
-processors on which oneDNN does not multiply in the lower precision. Values may change where oneDNN adds up in another
-order for packed weights; none were seen to.
+Left alone: small weights, weights with any other use, products with tensor subclasses, and processors on which oneDNN
+does not multiply in the lower precision. Values may change where oneDNN adds up in another order for packed weights;
+none were seen to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch import fx
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from xpu_amp_dynamo.lowering.graph.functorch_levels import is_level_call
 from xpu_amp_dynamo.lowering.graph.node_kind import op_name_of
 from xpu_amp_dynamo.lowering.graph.values import set_value, value_of
-from xpu_amp_dynamo.lowering.weights.lift_casts import LiftedCast
-from xpu_amp_dynamo.lowering.weights.plan import placeholders
+from xpu_amp_dynamo.lowering.weights.plan import WeightPlan
 from xpu_amp_dynamo.ops.packed_linear import PACKED, PACKED_LINEAR, can_pack, stand_in_for
 
 # Elements of the smallest weight to pack. PyTorch multiplies a few rows by smaller ones in loops of its own, in a fifth
@@ -28,28 +25,19 @@ from xpu_amp_dynamo.ops.packed_linear import PACKED, PACKED_LINEAR, can_pack, st
 SMALLEST = 2**14
 
 
-def pack_linear_weights(gm: fx.GraphModule, lifted: Sequence[LiftedCast]) -> list[LiftedCast]:
-    """Have linear layers read packed weights.
+def pack_linear_weights(gm: fx.GraphModule, plan: WeightPlan) -> bool:
+    """Have linear layers read packed weights; tell whether there were any.
 
     Args:
-        gm: a graph whose last inputs are casts of weights. Edited in place.
-        lifted: what its caller hands over for these, in order.
-
-    Returns:
-        What to hand over for them now.
+        gm: a graph whose caller hands over casts of weights. Edited in place.
+        plan: which casts; it asks for packed ones where these are read.
     """
-    inputs = placeholders(gm)
-    weights = inputs[len(inputs) - len(lifted) :]
-    plain = not any(map(is_level_call, gm.graph.nodes))
-    packable = {weight for weight in weights if plain and _is_packable(weight)}
-    for weight in packable:
-        _pack(weight)
-    if packable:
-        gm.recompile()
-    return [
-        cast._replace(layout=PACKED) if weight in packable else cast
-        for weight, cast in zip(weights, lifted, strict=True)
-    ]
+    packable = list(map(_is_packable, plan.kept_inputs(gm)))
+    for position, weight in enumerate(plan.kept_inputs(gm)):
+        if packable[position]:
+            _pack(weight)
+            plan.kept[position] = plan.kept[position]._replace(layout=PACKED)
+    return any(packable)
 
 
 def _is_packable(weight: fx.Node) -> bool:

@@ -1,9 +1,10 @@
-"""The weights among the inputs of a graph: what casts may be kept of."""
+"""The plan for the weights of a graph: what casts its caller keeps of them, and where it hands these over."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 from torch import fx
@@ -15,6 +16,38 @@ from xpu_amp_dynamo.lowering.graph.writes import written_storages
 
 # Where Dynamo says what an input is, torch 2.13.0.
 SOURCE = "_dynamo_source"
+
+
+class KeptCast(NamedTuple):
+    """A cast of a weight: the position of the weight among the inputs, to which dtype, and in which layout."""
+
+    position: int
+    dtype: torch.dtype
+    layout: torch.memory_format | torch.layout
+
+
+@dataclass
+class WeightPlan:
+    """What the passes over weights have to work with, and what they decided.
+
+    Args:
+        weights: the inputs of the graph that are weights, each with its position.
+        kept: the casts that the caller hands over, in this order, behind the inputs that the graph was captured with.
+        stored: positions of weights that the caller hands over in another dtype than captured, and these dtypes.
+    """
+
+    weights: dict[fx.Node, int] = field(default_factory=dict)
+    kept: list[KeptCast] = field(default_factory=list)
+    stored: dict[int, torch.dtype] = field(default_factory=dict)
+
+    def kept_inputs(self, gm: fx.GraphModule) -> list[fx.Node]:
+        """List the inputs of the graph that kept casts are handed over for, in order."""
+        inputs = placeholders(gm)
+        return inputs[len(inputs) - len(self.kept) :]
+
+    def kept_values(self, gm: fx.GraphModule) -> list[Any]:
+        """List what stands for the kept casts while the graph is compiled."""
+        return list(map(value_of, self.kept_inputs(gm)))
 
 
 def weights_of(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> dict[fx.Node, int]:

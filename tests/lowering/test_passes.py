@@ -267,16 +267,16 @@ def test_verification_catches_a_broken_graph():
     graph.output(y)
     gm = fx.GraphModule({}, graph)
     mode = torch._subclasses.fake_tensor.FakeTensorMode()
-    context = LoweringContext(xpu_amp_dynamo.Policy.named("xpu"), "cpu", LOW, mode, True, LoweringReport())
-    context.states = dict.fromkeys(graph.nodes, LOW)
+    context = LoweringContext(xpu_amp_dynamo.Policy.named("xpu"), "cpu", LOW, mode, True, LoweringReport(), verify)
+    context.states.update(dict.fromkeys(graph.nodes, LOW))
     with pytest.raises(LoweringError, match=r"mm wants torch.bfloat16 and has \[torch.float32"):
         verify(gm, context)
-    context.states = {}
+    context.states.clear()
     insert_cast(x, torch.float32, y)
     with pytest.raises(LoweringError, match="cast to the dtype it comes from"):
         verify(gm, context)
     graph.erase_node(next(node for node in graph.nodes if node.op == "call_method"))
-    context.recorded = {y: torch.zeros(2, 2, dtype=torch.float64)}
+    context.recorded[y] = torch.zeros(2, 2, dtype=torch.float64)
     with pytest.raises(LoweringError, match="was recorded as"):
         verify(gm, context)
 
@@ -343,3 +343,21 @@ def test_an_op_that_another_policy_cast_at_capture_keeps_its_recorded_dtype_at_t
     with torch.autocast("cpu", torch.bfloat16):
         (gm,) = lowered_graphs(program, torch.ones(2, 2), torch.ones(2, 2))
     assert casts_in(gm) == [torch.bfloat16]
+
+
+def test_what_backward_needs_is_kept_where_capture_cast_it():
+    """Eager autocast multiplies a copy of the float32 ``v`` that stock kernels give; lowered, ``v`` is bfloat16."""
+
+    def program(x, w):
+        with torch.autocast("cpu", torch.bfloat16):
+            v = torch.sin(x)
+            y = w @ v
+            v.mul_(0)
+        return y
+
+    x, w = torch.randn(4, 4), torch.randn(4, 4, requires_grad=True)
+    policy = xpu_amp_dynamo.Policy.named("xpu").with_ops(lower_precision=["sin"])
+    options = {"inner_backend": "eager", "policy": policy}
+    torch.compile(program, backend="xpu_amp", options=options)(x, w).float().sum().backward()
+    expected = x.bfloat16().sin().float().sum(1).expand(4, 4)
+    torch.testing.assert_close(w.grad, expected, rtol=0.02, atol=0.02)

@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
 import torch._inductor.config
 
 from xpu_amp_dynamo.errors import InvalidOptionError
-from xpu_amp_dynamo.lowering.aten.passes import EXACT_JOINT_PASSES, EXACT_PASSES, FAST_JOINT_PASSES, FAST_PASSES
+from xpu_amp_dynamo.inductor.settings import ROUNDING_SETTING
+from xpu_amp_dynamo.lowering.pipeline import COMPILED, JOINT, ROUNDING_LESS, without
 
 JOINT_SETTING = "joint_custom_post_pass"
 POST_GRAD_SETTING = "post_grad_custom_post_pass"
 SCHEDULER_SETTING = "_post_fusion_custom_pass"
 MIXED_SIZES_SETTING = "combo_kernel_allow_mixed_sizes"
-ROUNDING_SETTING = "emulate_precision_casts"
-PRECISIONS = ("fast", "exact")
 
 
-def inductor_compiler(mode: str | None, patches: Mapping[str, Any], precision: str) -> Callable[..., Any]:
+def inductor_compiler(
+    mode: str | None, patches: Mapping[str, Any], *, exact: bool, skip: Collection[str] = ()
+) -> Callable[..., Any]:
     """Return what ``torch.compile`` itself builds for its default backend, so that mode and settings mean the same.
 
     Args:
         mode: a mode of ``torch.compile``, None for the default one.
-        patches: settings of ``torch._inductor.config``.
-        precision: one of ``PRECISIONS``; ``"exact"`` rounds between fused ops as eager code does.
+        patches: settings of ``torch._inductor.config``, checked.
+        exact: round between fused ops as eager code does.
+        skip: names of our passes to leave out.
 
     Raises:
         InvalidOptionError: Inductor has no such mode.
-        RuntimeError: a patch names no setting of Inductor, or has a value of another type.
     """
     # Inductor's own modules take half a second to import, which eager code need not wait for.
     from xpu_amp_dynamo.inductor.passes import CastPasses, SchedulePass
@@ -37,12 +38,11 @@ def inductor_compiler(mode: str | None, patches: Mapping[str, Any], precision: s
     modes = torch._inductor.list_mode_options()
     if mode is not None and mode not in modes:
         raise InvalidOptionError(f"unknown mode {mode!r}; the modes are {sorted(modes)}")
-    exact = precision == "exact"
     settings = {MIXED_SIZES_SETTING: 2, **({ROUNDING_SETTING: True} if exact else {}), **patches}
     settings[SCHEDULER_SETTING] = SchedulePass(before=_passes_of_the_user(SCHEDULER_SETTING, patches))
-    joint, post_grad = (EXACT_JOINT_PASSES, EXACT_PASSES) if exact else (FAST_JOINT_PASSES, FAST_PASSES)
-    for name, passes in ((JOINT_SETTING, joint), (POST_GRAD_SETTING, post_grad)):
-        settings[name] = CastPasses(passes, before=_passes_of_the_user(name, patches))
+    left_out = {*skip, *(ROUNDING_LESS if exact else ())}
+    for name, passes in ((JOINT_SETTING, JOINT), (POST_GRAD_SETTING, COMPILED)):
+        settings[name] = CastPasses(without(passes, left_out), before=_passes_of_the_user(name, patches))
     return torch._TorchCompileInductorWrapper(mode, settings, None)
 
 

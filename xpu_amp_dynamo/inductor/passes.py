@@ -21,7 +21,7 @@ from torch._inductor.scheduler import (
     refresh_group_node_dependencies,
 )
 
-from xpu_amp_dynamo.lowering.aten.verify import Pass
+from xpu_amp_dynamo.lowering.pipeline import AtenPass, optimise
 
 # Packages of which no other contains the files: they lie in folders of their own in a checkout.
 PACKAGES = ("xpu_amp_dynamo", "xpu_amp_dynamo.lowering", "xpu_amp_dynamo.runtime")
@@ -38,7 +38,7 @@ except ImportError:  # New in torch 2.13; before, Inductor took any function.
 class CastPasses(CustomGraphPass):
     """Passes of the cast optimiser, as Inductor takes them: as one, since before torch 2.13 it took no list."""
 
-    def __init__(self, passes: tuple[Pass, ...], before: Sequence[Callable[[fx.Graph], Any]] = ()) -> None:
+    def __init__(self, passes: tuple[AtenPass, ...], before: Sequence[Callable[[fx.Graph], Any]] = ()) -> None:
         """Join passes.
 
         Args:
@@ -50,12 +50,10 @@ class CastPasses(CustomGraphPass):
         self._names_before = _names_of(before)
 
     def __call__(self, graph: fx.Graph) -> None:
-        """Edit a graph in place.
-
-        Not verified here: that costs two runs on fake tensors, as much as a twentieth of the compilation. Tests do.
-        """
-        for run in (*self._before, *self._passes):
+        """Edit a graph in place."""
+        for run in self._before:
             run(graph)
+        optimise(self._passes, graph)
 
     def uuid(self) -> tuple[Any, ...]:
         """Return what Inductor's cache knows these passes by.

@@ -11,7 +11,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from xpu_amp_dynamo.lowering.aten.verify import Pass, outline_of, verify
+from xpu_amp_dynamo.lowering.aten.verify import outline_of, verify
+from xpu_amp_dynamo.lowering.pipeline import AtenPass
 
 convert = torch.ops.prims.convert_element_type.default
 BFLOAT16, FLOAT16, FLOAT32 = torch.bfloat16, torch.float16, torch.float32
@@ -35,7 +36,7 @@ def symbolic_graph_of(function: Callable[..., Any], *shapes: Sequence[int]) -> f
     return make_fx(function, tracing_mode="symbolic")(*map(torch.empty, shapes))
 
 
-def run_pass(run: Pass, gm: fx.GraphModule) -> bool:
+def run_pass(run: AtenPass, gm: fx.GraphModule) -> bool:
     """Run a pass, verify what it leaves, and return what it says; a pass that says no must leave the graph alone."""
     text, before = text_of(gm), outline_of(gm.graph)
     assert not before.untrue

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from xpu_amp_dynamo.inductor.passes import CastPasses
-from xpu_amp_dynamo.lowering.aten.verify import run_verified
+from xpu_amp_dynamo.lowering.run_passes import verify_thoroughly
 
 
 @pytest.fixture(autouse=True)
-def verified_passes(monkeypatch):
-    def call(self, graph):
-        for run in self._before:
-            run(graph)
-        run_verified(self._passes, graph)
-
-    monkeypatch.setattr(CastPasses, "__call__", call)
+def verified_passes():
+    with verify_thoroughly():
+        yield

@@ -10,12 +10,12 @@ import pytest
 from torch._inductor.custom_graph_pass import CustomGraphPass
 
 import xpu_amp_dynamo.inductor.passes as passes
-from xpu_amp_dynamo.lowering.aten.passes import EXACT_PASSES, FAST_PASSES
+from xpu_amp_dynamo.lowering.pipeline import COMPILED, ROUNDING_LESS, without
 
 
 def uuids():
     passes.hash_of_sources.cache_clear()
-    return repr(passes.CastPasses(FAST_PASSES).uuid()), repr(passes.SchedulePass().uuid())
+    return repr(passes.CastPasses(COMPILED).uuid()), repr(passes.SchedulePass().uuid())
 
 
 def test_a_change_of_any_file_is_a_new_key(tmp_path, monkeypatch):
@@ -69,4 +69,4 @@ def test_processes_agree_and_passes_differ():
     text = "import xpu_amp_dynamo.inductor.passes as p; print(p.CastPasses(()).uuid())"
     output = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True).stdout
     assert output.strip() == str(passes.CastPasses(()).uuid())
-    assert passes.CastPasses(FAST_PASSES).uuid() != passes.CastPasses(EXACT_PASSES).uuid()
+    assert passes.CastPasses(COMPILED).uuid() != passes.CastPasses(without(COMPILED, ROUNDING_LESS)).uuid()

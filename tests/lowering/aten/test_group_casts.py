@@ -121,7 +121,7 @@ def test_values_do_not_change(train, simulated_xpu, monkeypatch):
     for way, passes in {"grouped": (widen_results, group), "apart": (widen_results,)}.items():
         torch._dynamo.reset()
         copied = copy.deepcopy(model)
-        monkeypatch.setattr("xpu_amp_dynamo.inductor.compiler.FAST_PASSES", passes)
+        monkeypatch.setattr("xpu_amp_dynamo.inductor.compiler.COMPILED", passes)
         options = {"inductor": {"fx_graph_cache": False}}  # a cached graph runs no passes
         with torch.set_grad_enabled(train):
             output = torch.compile(copied, backend="xpu_amp", options=options)(x)

@@ -11,7 +11,7 @@ import torch
 from tests.lowering.aten.aten_graphs import BFLOAT16, FLOAT32, convert, graph_of
 from xpu_amp_dynamo.lowering import aten
 from xpu_amp_dynamo.lowering.aten.fold_casts import fold_casts
-from xpu_amp_dynamo.lowering.aten.passes import FAST_JOINT_PASSES, FAST_PASSES
+from xpu_amp_dynamo.lowering.pipeline import COMPILED, JOINT
 
 FOLDER = str(Path(aten.__path__[0]))
 
@@ -92,7 +92,7 @@ def test_calls_grow_with_the_length_of_the_graph(programs):
     for length in (75, 300):
         program, shapes = programs(length)
         gm = graph_of(program, *shapes, dtypes=[BFLOAT16] * len(shapes), device="xpu")
-        counted.append([calls_of(run, gm.graph) for run in (*FAST_JOINT_PASSES, *FAST_PASSES)])
+        counted.append([calls_of(run, gm.graph) for run in (*JOINT, *COMPILED)])
         gm.graph.lint()
     short, long = counted
     assert max(long) > 300, "the passes looked at nothing"

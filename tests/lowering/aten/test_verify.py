@@ -8,8 +8,8 @@ import torch
 from tests.lowering.aten.aten_graphs import BFLOAT16, FLOAT32, convert, graph_of
 from xpu_amp_dynamo.errors import LoweringError
 from xpu_amp_dynamo.lowering.aten.edit import call_after, casts_in
-from xpu_amp_dynamo.lowering.aten.passes import EXACT_JOINT_PASSES
-from xpu_amp_dynamo.lowering.aten.verify import outline_of, run_verified, verify
+from xpu_amp_dynamo.lowering.aten.verify import outline_of, verify
+from xpu_amp_dynamo.lowering.pipeline import JOINT, optimise
 
 aten = torch.ops.aten
 
@@ -63,7 +63,7 @@ def read_before_it_is_made(graph):
 )
 def test_broken_passes(broken, message):
     with pytest.raises(LoweringError, match=message):
-        run_verified((broken,), graph_of(two_casts, (3, 4)).graph)
+        optimise((broken,), graph_of(two_casts, (3, 4)).graph)
 
 
 def test_an_output_in_the_memory_of_an_input():
@@ -89,4 +89,4 @@ def test_what_is_not_run_again_keeps_its_values():
     outline = outline_of(graph)
     assert outline.sharing == (0, 1, 2, 3)
     assert not outline.untrue
-    run_verified(EXACT_JOINT_PASSES, graph)
+    optimise(JOINT, graph)

@@ -10,7 +10,7 @@ import xpu_amp_dynamo
 from tests.lowering.graphs import body_of
 from xpu_amp_dynamo.lowering.graph.casting import is_inserted_cast
 from xpu_amp_dynamo.lowering.weights.cast_before_views import cast_before_views
-from xpu_amp_dynamo.lowering.weights.plan import placeholders, weights_of
+from xpu_amp_dynamo.lowering.weights.plan import WeightPlan, placeholders, weights_of
 
 _generator = torch.Generator().manual_seed(0)
 X = torch.randn(4, 4, generator=_generator)
@@ -23,7 +23,8 @@ def recast(program, *inputs):
 
     def backend(gm, example_inputs):
         xpu_amp_dynamo.lower(gm, example_inputs)
-        changed = cast_before_views(gm, weights_of(gm, example_inputs))
+        changed = cast_before_views(gm, WeightPlan(weights_of(gm, example_inputs)))
+        gm.recompile()
         gm.graph.lint()
         found.append((gm, changed))
         return gm

@@ -8,10 +8,8 @@ import torch.nn.functional as F
 
 import xpu_amp_dynamo
 from tests.lowering.graphs import body_of
+from xpu_amp_dynamo.lowering.pipeline import keep_weights
 from xpu_amp_dynamo.lowering.weights import pack_linear as module
-from xpu_amp_dynamo.lowering.weights.lift_casts import lift_weight_casts
-from xpu_amp_dynamo.lowering.weights.pack_linear import pack_linear_weights
-from xpu_amp_dynamo.lowering.weights.plan import weights_of
 from xpu_amp_dynamo.ops.packed_linear import PACKED, PACKED_LINEAR, can_pack
 
 pytestmark = pytest.mark.skipif(not can_pack(torch.bfloat16), reason="oneDNN does not multiply in bfloat16 here")
@@ -26,16 +24,14 @@ def packed(program, *inputs, dtype=torch.bfloat16):
 
     def backend(gm, example_inputs):
         xpu_amp_dynamo.lower(gm, example_inputs, dtype=dtype)
-        own, lifted = lift_weight_casts(gm, weights_of(gm, example_inputs))
-        found.append((own, pack_linear_weights(own, lifted)))
+        found.append(keep_weights(gm, example_inputs, skip=["cast_before_views"]))
         return gm
 
     torch._dynamo.reset()
     with torch.no_grad():
         torch.compile(program, backend=backend, fullgraph=True)(*inputs)
-    own, lifted = found[0]
-    own.graph.lint()
-    return own, [cast.layout for cast in lifted]
+    own, plan = found[0]
+    return own, [cast.layout for cast in plan.kept]
 
 
 def test_golden():
@@ -79,7 +75,7 @@ def test_packed(program):
         (lambda x, w: F.linear(x, w.t()), 0),
         (lambda x, w: F.linear(x, w) + x @ w, 1),
         (lambda x, w: F.linear(x, w[:128]), 0),
-        (lambda x, w: torch.vmap(F.linear, (0, None))(x, w), 1),
+        (lambda x, w: torch.vmap(F.linear, (0, None))(x, w), 0),
     ],
 )
 def test_left_alone(program, cached):

@@ -1,0 +1,58 @@
+"""Lowers the graphs that higher-order ops call, each under the autocast state of its call.
+
+before:  y = cond(p, true_graph, false_graph, (x, w))     # true_graph: linear(x, w)
+after:   the same, with true_graph: linear(x.to(bfloat16), w.to(bfloat16)).to(float32)
+
+Inputs and outputs of a subgraph keep their recorded dtypes, so it can be lowered without its caller. A subgraph that is
+called under several states is copied, one for each.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+from torch import fx
+
+from xpu_amp_dynamo.lowering.graph.autocast_state import AutocastState
+from xpu_amp_dynamo.lowering.graph.context import LoweringContext
+from xpu_amp_dynamo.lowering.graph.node_kind import CALLS, subgraphs_of
+
+
+def lower_subgraphs(gm: fx.GraphModule, context: LoweringContext) -> bool:
+    """Lower every graph that a call of this one calls; tell whether there were any."""
+    lowered: dict[tuple[fx.GraphModule, AutocastState], fx.GraphModule] = {}
+    calls = [
+        (node, getter, module, _state_inside(node, getter, context))
+        for node in gm.graph.nodes
+        for getter, module in (subgraphs_of(node) if node.op in CALLS else ())
+    ]
+    pristine = {module: copy.deepcopy(module) for _, _, module, _ in calls if _states(module, calls) > 1}
+    for node, getter, module, state in calls:
+        if (module, state) not in lowered:
+            first = not any(done is module for done, _ in lowered)
+            lowered[module, state] = module if first else copy.deepcopy(pristine[module])
+            context.lower_inside(lowered[module, state], context.for_subgraph(state))
+        if lowered[module, state] is not module:
+            node.replace_input_with(getter, _fetch(gm, lowered[module, state], getter))
+    return bool(calls)
+
+
+def _states(module: fx.GraphModule, calls: list[tuple[fx.Node, fx.Node, fx.GraphModule, AutocastState]]) -> int:
+    """Count the different states under which a subgraph is called."""
+    return len({state for _, _, called, state in calls if called is module})
+
+
+def _state_inside(node: fx.Node, getter: fx.Node, context: LoweringContext) -> AutocastState:
+    """Return the state of a subgraph's entry: that of its call, but a custom backward runs outside regions."""
+    state = context.states[node]
+    backward = str(node.target) == "autograd_function_apply" and node.args[1] is getter
+    return dataclasses.replace(state, enabled=False) if backward else state
+
+
+def _fetch(gm: fx.GraphModule, module: fx.GraphModule, getter: fx.Node) -> fx.Node:
+    """Add a subgraph to its caller and return a node that fetches it, placed where another is fetched."""
+    name = f"{getter.target}_{len(list(gm.children()))}"
+    gm.add_submodule(name, module)
+    with gm.graph.inserting_after(getter):
+        return gm.graph.get_attr(name)

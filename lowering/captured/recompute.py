@@ -1,0 +1,98 @@
+"""Brings the values of calls up to date with what their inputs have become, or gives the inputs their dtypes back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+
+from xpu_amp_dynamo.errors import LoweringError
+from xpu_amp_dynamo.lowering.captured.decide import decide_by_memory
+from xpu_amp_dynamo.lowering.captured.input_casts import InputCasts
+from xpu_amp_dynamo.lowering.composites.layout_ops import LAYOUT_OPS
+from xpu_amp_dynamo.lowering.graph.context import LoweringContext
+from xpu_amp_dynamo.lowering.graph.fake_run import REFUSALS, run_mutation, run_node, with_recorded_sizes
+from xpu_amp_dynamo.lowering.graph.functorch_levels import is_wrapped
+from xpu_amp_dynamo.lowering.graph.node_kind import op_name_of, source_place
+from xpu_amp_dynamo.lowering.graph.values import dtypes_in, has_value, set_value, tensors_in, value_of
+from xpu_amp_dynamo.lowering.graph.writes import mutated_inputs, writes_only_statistics
+
+
+def recompute_captured(node: fx.Node, context: LoweringContext, inputs: InputCasts) -> None:
+    """Bring the value of a call outside regions up to date with its inputs, or let it run as captured.
+
+    Args:
+        node: a call whose inputs may have other values than at capture.
+        context: the lowering in hand.
+        inputs: gives calls other inputs.
+    """
+    if context.reads_as_captured(node):
+        return
+    recorded = value_of(node)
+    try:
+        value = with_recorded_sizes(run_node(node), recorded) if tensors_in(recorded) else recorded
+    except REFUSALS:
+        inputs.restore_inputs(node)
+        context.refused.add(node)
+        return
+    if dtypes_in(value) != dtypes_in(recorded):
+        set_value(node, value)
+        inputs.keep_wrapped(node)
+
+
+def recompute_in_region(node: fx.Node, context: LoweringContext, inputs: InputCasts) -> None:
+    """Bring the value of a call inside a region up to date with its inputs.
+
+    Args:
+        node: a call that was captured under autocast, or has no value yet.
+        context: the lowering in hand.
+        inputs: gives calls other inputs.
+
+    Raises:
+        LoweringError: the call refuses the dtypes that its inputs have, and those of capture too.
+    """
+    unchanged = has_value(node) and context.reads_as_captured(node)
+    if unchanged and not _may_have_been_cast(node, context):
+        return
+    recorded = context.recorded.get(node)
+    try:
+        value = _run(node)
+        if not isinstance(recorded, torch.Tensor) or not is_wrapped(recorded) or value.dtype is not recorded.dtype:
+            set_value(node, value)
+    except REFUSALS as error:
+        _match_dtypes(node, context, inputs, error)
+    context.recorded.setdefault(node, value_of(node))
+    inputs.keep_wrapped(node)
+
+
+def _may_have_been_cast(node: fx.Node, context: LoweringContext) -> bool:
+    """Tell whether the autocast that was on at capture, which may follow other lists, can have cast inputs."""
+    name = op_name_of(node)
+    return context.states[node].enabled and name not in LAYOUT_OPS and name != "getitem"
+
+
+def _run(node: fx.Node) -> Any:
+    if mutated_inputs(node) and not writes_only_statistics(node):
+        return run_mutation(node)
+    if not has_value(node):
+        return run_node(node)
+    recorded = value_of(node)
+    if not tensors_in(recorded):
+        return recorded
+    return with_recorded_sizes(run_node(node), recorded)
+
+
+def _match_dtypes(node: fx.Node, context: LoweringContext, inputs: InputCasts, error: Exception) -> None:
+    """Give an op that refuses its new inputs the dtypes it was captured with, a mutation those it writes to."""
+    written = mutated_inputs(node)
+    if written:
+        inputs.cast_inputs(node, decide_by_memory(node, written).casts)
+    else:
+        inputs.restore_inputs(node)
+    try:
+        set_value(node, _run(node))
+    except REFUSALS as again:
+        if not has_value(node) or not context.reads_as_captured(node):
+            raise LoweringError(f"cannot lower {node.format_node()}: {error}{source_place(node)}") from again
+        context.refused.add(node)

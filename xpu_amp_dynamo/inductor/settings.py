@@ -1,0 +1,31 @@
+"""Settings of Inductor: which there are, what they may be, and those that our options set."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from xpu_amp_dynamo.errors import InvalidOptionError
+
+ROUNDING_SETTING = "emulate_precision_casts"
+
+
+def check_settings(patches: Mapping[str, Any]) -> None:
+    """Check patches of ``torch._inductor.config`` before anything is compiled with them.
+
+    Raises:
+        InvalidOptionError: Inductor has no such setting, or the value is of another type.
+    """
+    known = torch._inductor.list_options()
+    for name in patches:
+        if name.replace("-", "_") not in known:
+            near = difflib.get_close_matches(name, known, n=3)
+            hint = f"near matches: {near}" if near else "see torch._inductor.list_options()"
+            raise InvalidOptionError(f"option 'inductor': Inductor has no setting {name!r}; {hint}")
+    try:
+        torch._TorchCompileInductorWrapper(None, dict(patches), None)
+    except RuntimeError as error:
+        raise InvalidOptionError(f"option 'inductor': {error}") from error
