@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +18,18 @@ from xpu_amp_dynamo.runtime.hide_from_dynamo import hide_from_dynamo
 
 _State = tuple[int, int, torch.Size]
 # A memory format, or PACKED.
-_Layout = torch.memory_format | torch.layout
-_Key = tuple[int, torch.dtype, _Layout]
+Layout = torch.memory_format | torch.layout
+# A weight by its identity, and what it is cast to.
+_Key = tuple[int, torch.dtype, Layout]
+Casting = Callable[[torch.Tensor, torch.dtype, Layout], torch.Tensor]
+
+
+def cast_weight(weight: torch.Tensor, dtype: torch.dtype, layout: Layout) -> torch.Tensor:
+    """Return a weight in a dtype and layout, as a tensor that inference mode does not restrict."""
+    with torch.inference_mode(False), torch.no_grad():
+        if isinstance(layout, torch.memory_format):
+            return weight.to(dtype, memory_format=layout)
+        return pack(weight.to(dtype))
 
 
 @dataclass
@@ -34,9 +45,13 @@ class WeightStore:
     A cast that went stale is made again in place where it can be, so that its address stays, as CUDA graphs want it.
     Casts are freed with their parameters. Writes through ``.data`` do not show in the version counter: see
     :func:`refresh_weights`. Optimizer steps, of which some do not show either, make casts stale too.
+
+    Args:
+        casting: casts a weight into new memory.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, casting: Casting = cast_weight) -> None:
+        self._casting = casting
         self._entries: dict[_Key, _Entry] = {}
         self._lock = threading.RLock()
         self._users: weakref.WeakSet[CachedCasts] = weakref.WeakSet()
@@ -49,7 +64,7 @@ class WeightStore:
         """Bytes of all casts."""
         return sum(_bytes_of(entry.cast) for entry in list(self._entries.values()))
 
-    def cast(self, weight: torch.Tensor, dtype: torch.dtype, layout: _Layout = torch.preserve_format) -> torch.Tensor:
+    def cast(self, weight: torch.Tensor, dtype: torch.dtype, layout: Layout = torch.preserve_format) -> torch.Tensor:
         """Return a weight in a dtype and layout, cast now if the kept one is missing or stale."""
         key = (id(weight), dtype, layout)
         with self._lock:
@@ -57,7 +72,7 @@ class WeightStore:
             if entry is None or entry.weight() is not weight:
                 entry = self._entries[key] = self._new_entry(weight, key)
             elif entry.state is None or entry.state != _state_of(weight):
-                _renew(entry, weight, dtype, layout)
+                self._renew(entry, weight, dtype, layout)
             return entry.cast
 
     def find(self, weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor | None:
@@ -83,6 +98,21 @@ class WeightStore:
                     entry.state = None
             self._forget_collected()
 
+    @contextlib.contextmanager
+    def casting_by(self, casting: Casting) -> Iterator[None]:
+        """Have another function cast into new memory until the context ends; what it cast is then dropped."""
+        before, self._casting = self._casting, casting
+        kept = dict(self._entries)
+        try:
+            yield
+        finally:
+            self._casting = before
+            with self._lock:
+                for key, entry in list(self._entries.items()):
+                    if entry is not kept.get(key):
+                        del self._entries[key]
+                self._forget_collected()
+
     def add_user(self, user: CachedCasts) -> None:
         """Tell a collection of casts, from now on, when it must collect them anew."""
         self._users.add(user)
@@ -91,8 +121,22 @@ class WeightStore:
         _watch_optimizers()
         _, dtype, layout = key
         state = _state_of(weight)
-        cast = cast_weight(weight, dtype, layout)
+        cast = self._casting(weight, dtype, layout)
         return _Entry(weakref.ref(weight, functools.partial(self._drop, key)), state, cast)
+
+    def _renew(self, entry: _Entry, weight: torch.Tensor, dtype: torch.dtype, layout: Layout) -> None:
+        """Bring a cast up to date, in place if the weight still has its form.
+
+        The state is that before the cast: what another thread writes meanwhile makes the cast stale again.
+        """
+        state = _state_of(weight)
+        same_form = entry.cast.shape == weight.shape and entry.cast.device == weight.device
+        if same_form:
+            with torch.inference_mode(False), torch.no_grad():
+                entry.cast.copy_(weight)
+        else:
+            entry.cast = self._casting(weight, dtype, layout)
+        entry.state = state
 
     @hide_from_dynamo
     def _drop(self, key: _Key, reference: object) -> None:
@@ -113,10 +157,10 @@ class CachedCasts:
 
     Args:
         store: where the casts are kept.
-        wanted: positions among the graph's inputs, dtypes and layouts.
+        wanted: for each cast the position of the weight among the graph's inputs, the dtype and the layout.
     """
 
-    def __init__(self, store: WeightStore, wanted: Sequence[_Key]) -> None:
+    def __init__(self, store: WeightStore, wanted: Sequence[tuple[int, torch.dtype, Layout]]) -> None:
         self._store = store
         self._wanted = tuple(wanted)
         # Replaced as one, since several threads may call. The number counts how often to forget was asked.
@@ -146,29 +190,6 @@ class CachedCasts:
             self._store.cast(weight, dtype, layout)
             for weight, (_, dtype, layout) in zip(weights, self._wanted, strict=True)
         ]
-
-
-def cast_weight(weight: torch.Tensor, dtype: torch.dtype, layout: _Layout) -> torch.Tensor:
-    """Return a weight in a dtype and layout, as a tensor that inference mode does not restrict."""
-    with torch.inference_mode(False), torch.no_grad():
-        if isinstance(layout, torch.memory_format):
-            return weight.to(dtype, memory_format=layout)
-        return pack(weight.to(dtype))
-
-
-def _renew(entry: _Entry, weight: torch.Tensor, dtype: torch.dtype, layout: _Layout) -> None:
-    """Bring a cast up to date, in place if the weight still has its form.
-
-    The state is that before the cast: what another thread writes meanwhile makes the cast stale again.
-    """
-    state = _state_of(weight)
-    same_form = entry.cast.shape == weight.shape and entry.cast.device == weight.device
-    if same_form:
-        with torch.inference_mode(False), torch.no_grad():
-            entry.cast.copy_(weight)
-    else:
-        entry.cast = cast_weight(weight, dtype, layout)
-    entry.state = state
 
 
 def _bytes_of(cast: torch.Tensor) -> int:

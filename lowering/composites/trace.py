@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,7 @@ from torch._ops import OpOverload, OpOverloadPacket
 from torch.fx.experimental.proxy_tensor import make_fx, py_sym_types
 from torch.utils import _pytree as pytree
 
+from xpu_amp_dynamo.lowering.composites.call_key import key_of
 from xpu_amp_dynamo.lowering.composites.layout_ops import LAYOUT_OPS
 from xpu_amp_dynamo.lowering.graph.autocast_state import AutocastState
 from xpu_amp_dynamo.lowering.graph.context import LoweringContext
@@ -36,6 +37,8 @@ from xpu_amp_dynamo.policy.foreign_autocast import has_foreign_autocast
 from xpu_amp_dynamo.policy.op_names import is_reflected, overloads_of
 
 Decomposition = Callable[..., Any]
+# Calls in which nothing was cast, see ``key_of``.
+_NOTHING_INSIDE: set[Hashable] = set()
 
 
 @dataclass
@@ -69,15 +72,16 @@ def trace_composite(
         return None
     inputs = [_value(n, context, with_casts) for n in node.all_input_nodes]
     tracing = _Tracing(context, state, with_casts, narrow=_differ(node.all_input_nodes, inputs))
-    key = _signature(node, inputs, tracing)
-    if key in _nothing_inside:
+    key = key_of(node, inputs, (context.policy, context.device_type, state.dtype, tracing.narrow, with_casts))
+    if key in _NOTHING_INSIDE:
         return None
     try:
         graph = _trace(node, inputs, _decompositions(tracing))
     except REFUSALS:
         return None
     if not tracing.found:
-        _remember_nothing_inside(key)
+        if key is not None:
+            _remember_nothing_inside(key)
         return None
     return graph
 
@@ -219,51 +223,13 @@ def _has_eligible_input(node: fx.Node, context: LoweringContext) -> bool:
     return any(context.on_device(v) and is_eligible(v) for v in values)
 
 
-# Signatures of calls of PyTorch's functions in which nothing was cast, so that a graph's sixtieth dropout is not traced
-# again. What functions of others contain may change from call to call.
-_nothing_inside: set[str | None] = set()
-_PLAIN = (
-    *(bool, int, float, complex, str, slice, type(None), type(Ellipsis)),
-    *(fx.Node, torch.dtype, torch.device, torch.layout, torch.memory_format),
-)
-
-
-def _remember_nothing_inside(key: str | None) -> None:
-    """Add a signature, keeping the memory of a long process bounded."""
-    if len(_nothing_inside) > 10_000:
-        _nothing_inside.clear()
-    if key is not None:
-        _nothing_inside.add(key)
-
-
-def _signature(node: fx.Node, inputs: list[Any], tracing: _Tracing) -> str | None:
-    """Describe everything on which the contents of a call can depend; None where that cannot be told."""
-    module = str(getattr(node.target, "__module__", None) or "torch")
-    of_torch = isinstance(node.target, str) or module.partition(".")[0] in ("torch", "_operator")
-    if not of_torch or not all(isinstance(leaf, _PLAIN) for leaf in pytree.tree_leaves((node.args, node.kwargs))):
-        return None
-    given = dict(zip(node.all_input_nodes, map(_describe, inputs), strict=True))
-    arguments = fx.map_arg((node.args, node.kwargs), lambda n: f"({given[n]})")
-    settings = f"{hash(tracing.context.policy)} {tracing.state.dtype} {tracing.narrow} {tracing.with_casts}"
-    return f"{_name_of(node.target)} {settings} {torch.is_grad_enabled()} {arguments}"
+def _remember_nothing_inside(key: Hashable) -> None:
+    """Add a call, keeping the memory of a long process bounded."""
+    if len(_NOTHING_INSIDE) > 10_000:
+        _NOTHING_INSIDE.clear()
+    _NOTHING_INSIDE.add(key)
 
 
 def _differ(nodes: list[fx.Node], values: list[Any]) -> bool:
     """Tell whether any node's value has another dtype than the one given for it."""
     return any(dtypes_in(value_of(node)) != dtypes_in(value) for node, value in zip(nodes, values, strict=True))
-
-
-def _name_of(target: Any) -> str:
-    """Name a target in full; a function's printed form would name an address."""
-    return target if isinstance(target, str) else f"{getattr(target, '__module__', '')}.{target.__name__} {target}"
-
-
-def _describe(value: object) -> object:
-    """Describe an argument: a tensor by its properties, a symbolic size by its expression and its hint."""
-    if isinstance(value, torch.Tensor):
-        strides = value.stride() if value.layout is torch.strided else ()
-        sizes = tuple(map(_describe, (*value.shape, *strides)))
-        return (value.dtype, value.device.type, value.layout, sizes, value.requires_grad)
-    if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
-        return f"{value.node.expr}={value.node.hint}"
-    return pytree.tree_map(_describe, value) if isinstance(value, (list, tuple, dict)) else value

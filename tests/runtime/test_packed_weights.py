@@ -30,8 +30,8 @@ def casts(monkeypatch):
     gc.collect()
     assert cached_weight_bytes() == 0
     counter = mock.Mock(wraps=weight_store.cast_weight)
-    monkeypatch.setattr(weight_store, "cast_weight", counter)
-    yield counter
+    with weight_store.WEIGHTS.casting_by(counter):
+        yield counter
     torch._dynamo.reset()
 
 

@@ -51,11 +51,11 @@ def expected(model, x):
 
 
 @pytest.fixture
-def casts(monkeypatch):
+def casts():
     """Count the weights that are cast into new memory."""
     counter = mock.Mock(wraps=weight_store.cast_weight)
-    monkeypatch.setattr(weight_store, "cast_weight", counter)
-    return counter
+    with WEIGHTS.casting_by(counter):
+        yield counter
 
 
 @torch.no_grad()
@@ -349,7 +349,6 @@ def test_a_weight_with_a_use_in_float32_too(x):
 def test_a_write_that_comes_while_a_weight_is_cast_is_seen(moment, device, monkeypatch):
     """Another thread may write between the cast and the look at the version."""
     weight, real = torch.nn.Parameter(torch.ones(WIDTH, device=device)), torch.Tensor.copy_
-    store = weight_store.WeightStore()
 
     def cast_and_write(weight, dtype, memory_format):
         cast = weight.to(dtype)
@@ -360,8 +359,7 @@ def test_a_write_that_comes_while_a_weight_is_cast_is_seen(moment, device, monke
         real(cast, source)
         source.add_(1)
 
-    if moment == "first cast":
-        monkeypatch.setattr(weight_store, "cast_weight", cast_and_write)
+    store = weight_store.WeightStore(cast_and_write if moment == "first cast" else weight_store.cast_weight)
     store.cast(weight, torch.bfloat16)
     if moment == "renewal":
         monkeypatch.setattr(torch.Tensor, "copy_", copy_and_write)

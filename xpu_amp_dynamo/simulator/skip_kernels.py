@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import weakref
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -15,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from xpu_amp_dynamo.runtime import weight_store
+from xpu_amp_dynamo.runtime.weight_store import WEIGHTS, Layout, cast_weight
 
 # Ops of the wrapper code that make or view memory, and so must happen.
 MEMORY_OPS = frozenset(("empty_strided", "as_strided", "empty", "view", "_reshape_alias", "alias", "detach", "slice"))
@@ -32,24 +31,15 @@ def skip_kernels(stack: contextlib.ExitStack) -> None:
 
     stack.enter_context(mock.patch.object(GraphLowering, "compile_to_module", compile_to_module))
     stack.enter_context(mock.patch.object(CachingAutotuner, "run", return_value=None))
-    stack.enter_context(mock.patch.object(weight_store, "cast_weight", _without_casting(stack)))
+    stack.enter_context(WEIGHTS.casting_by(_without_casting))
 
 
-def _without_casting(stack: contextlib.ExitStack) -> Callable[..., torch.Tensor]:
-    """Return what casts weights in the store, but only takes memory for those of the simulated XPU.
-
-    When ``stack`` closes, these casts, which hold nothing, become stale.
-    """
-    cast_weight = weight_store.cast_weight
-
-    def cast(weight: torch.Tensor, dtype: torch.dtype, layout: torch.memory_format) -> torch.Tensor:
-        if not weight.is_xpu:
-            return cast_weight(weight, dtype, layout)
-        alive = weakref.ref(weight)
-        stack.callback(lambda: weight_store.WEIGHTS.make_stale(filter(torch.is_tensor, [alive()])))
-        return torch.empty_like(weight, dtype=dtype, memory_format=layout, requires_grad=False)
-
-    return cast
+def _without_casting(weight: torch.Tensor, dtype: torch.dtype, layout: Layout) -> torch.Tensor:
+    """Cast a weight, but only take memory for it if it is one of the simulated XPU."""
+    if not weight.is_xpu:
+        return cast_weight(weight, dtype, layout)
+    assert isinstance(layout, torch.memory_format)
+    return torch.empty_like(weight, dtype=dtype, memory_format=layout, requires_grad=False)
 
 
 def _without_kernels(call: Callable[[list[Any]], Any]) -> Callable[[list[Any]], Any]:
