@@ -20,6 +20,8 @@ from collections.abc import Callable
 
 import torch
 
+from xpu_amp_dynamo.compat.dispatcher import dispatch_key, keys_of, redispatch_of
+
 
 class _Token:
     """A gradient hook that does nothing; its life is what matters."""
@@ -53,8 +55,8 @@ def token_of_autocast_cache(on_clear: Callable[[object], None]) -> weakref.ref[o
     """
     with torch.inference_mode(False), torch.enable_grad():
         sentinel, factor = _sentinel()
-        keys = torch._C._dispatch_keys(sentinel).add(torch._C.DispatchKey.AutocastCPU)
-        result = STOCK_OP._handle.redispatch_boxed(keys, sentinel, factor, factor)
+        keys = keys_of(sentinel).add(dispatch_key("AutocastCPU"))
+        result = redispatch_of(STOCK_OP)(keys, sentinel, factor, factor)
     assert result.grad_fn is not None
     cast_node = result.grad_fn.next_functions[0][0]
     assert cast_node is not None

@@ -7,8 +7,9 @@ import warnings
 from typing import NamedTuple
 
 import torch
-from torch._ops import OpOverload
 
+from xpu_amp_dynamo.compat.dispatcher import names_with_kernel, unregister
+from xpu_amp_dynamo.compat.op_types import OpOverload
 from xpu_amp_dynamo.errors import PolicyConflictError, UnknownOpError
 from xpu_amp_dynamo.policy.devices import AUTOCAST_KEYS, check_device_type
 from xpu_amp_dynamo.policy.foreign_autocast import REGISTERED_BY_POLICIES
@@ -119,7 +120,7 @@ def _kernels(policy: Policy, device_type: str) -> dict[OpOverload, Kernel]:
 
 def _stock_overloads(device_type: str) -> frozenset[str]:
     """Return the overloads of ATen with autocast kernels, but for the one whose kernel must stay."""
-    names = torch._C._dispatch_get_registrations_for_dispatch_key(AUTOCAST_KEYS[device_type])
+    names = names_with_kernel(AUTOCAST_KEYS[device_type])
     untouched = {STOCK_OP.name()} if device_type == STOCK_DEVICE_TYPE else set()
     return frozenset(name for name in names if name.startswith("aten::")) - untouched
 
@@ -150,7 +151,7 @@ def _register(
 def _destroy(libraries: dict[str, torch.library.Library]) -> None:
     """Take back the registrations of an installation."""
     for library in libraries.values():
-        library._destroy()
+        unregister(library)
 
 
 def _library(libraries: dict[str, torch.library.Library], namespace: str) -> torch.library.Library:

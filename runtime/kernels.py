@@ -7,8 +7,16 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch._ops import OpOverload
 
+from xpu_amp_dynamo.compat.dispatcher import (
+    DispatchKeySet,
+    excluding_keys,
+    keys_behind,
+    redispatch_of,
+    takes_numbers,
+    without_torch_functions,
+)
+from xpu_amp_dynamo.compat.op_types import OpOverload, qualified_name, schema_of
 from xpu_amp_dynamo.errors import BannedOpError
 from xpu_amp_dynamo.policy.cast_rule import ELIGIBLE_DTYPES, Category, needs_cast, wanted_dtype
 from xpu_amp_dynamo.policy.devices import autocast_key
@@ -35,10 +43,10 @@ def make_kernel(op: OpOverload, category: Category | None, device_type: str) -> 
     if category is Category.BANNED:
         return _make_ban(op)
     key = autocast_key(device_type)
-    autocast_keys = torch._C.DispatchKeySet(key)
-    below_autocast = torch._C._dispatch_keyset_full_after(key)
-    run = _with_numbers(op) if takes_numbers(op) else op._handle.redispatch_boxed
-    excluded = torch._C._ExcludeDispatchKeyGuard
+    autocast_keys = DispatchKeySet(key)
+    below_autocast = keys_behind(key)
+    run = _with_numbers(op) if takes_numbers(op) else redispatch_of(op)
+    excluded = excluding_keys
     positions = _tensor_positions(op)
     on_device = operator.attrgetter(f"is_{device_type}")
     promotes = category is Category.PROMOTE
@@ -47,7 +55,7 @@ def make_kernel(op: OpOverload, category: Category | None, device_type: str) -> 
     # This runs for every listed op of an eager model, so whatever can be looked up once is, and the loop over the
     # tensor arguments and `needs_cast` are spelled out: each function call would cost as much as the check inside it.
     @hide_from_dynamo
-    def kernel(keys: torch._C.DispatchKeySet, *args: Any, **kwargs: Any) -> Any:
+    def kernel(keys: DispatchKeySet, *args: Any, **kwargs: Any) -> Any:
         # Casts run without autocast too: they call ops that the policy may list.
         with excluded(autocast_keys):
             dtypes = _tensor_dtypes((*args, *kwargs.values()), on_device) if promotes else ()
@@ -79,23 +87,18 @@ def cast_nested(argument: Any, dtype: torch.dtype, on_device: Callable[[torch.Te
     return argument
 
 
-def takes_numbers(op: OpOverload) -> bool:
-    """Tell whether PyTorch lets an op have Python numbers in the place of tensors, as in ``x + 1``; torch 2.13.0."""
-    return op.namespace == "aten" and torch._C._should_allow_numbers_as_tensors(op._schema.name.removeprefix("aten::"))
-
-
 def _with_numbers(op: OpOverload) -> Kernel:
     """Return what redispatches an op that may have been given numbers.
 
     The dispatcher hands such numbers to kernels as numbers, and only the op itself takes them back. Where a kernel
     calls it, the keys above autocast, torch functions and their modes have had their turn.
     """
-    redispatch = op._handle.redispatch_boxed
+    redispatch = redispatch_of(op)
 
-    def run(keys: torch._C.DispatchKeySet, *args: Any, **kwargs: Any) -> Any:
+    def run(keys: DispatchKeySet, *args: Any, **kwargs: Any) -> Any:
         if not any(isinstance(argument, (int, float, complex)) for argument in args):
             return redispatch(keys, *args, **kwargs)
-        with torch._C.DisableTorchFunction():
+        with without_torch_functions():
             return op(*args, **kwargs)
 
     return run
@@ -103,8 +106,8 @@ def _with_numbers(op: OpOverload) -> Kernel:
 
 def _tensor_positions(op: OpOverload) -> tuple[int, ...]:
     """Return the positions of the arguments that are tensors or hold tensors, but for those that the op writes to."""
-    written = WRITTEN_ARGUMENTS.get(op._schema.name.removeprefix("aten::"), ())
-    arguments = [a for a in op._schema.arguments if not a.kwarg_only]
+    written = WRITTEN_ARGUMENTS.get(qualified_name(op).removeprefix("aten::"), ())
+    arguments = [a for a in schema_of(op).arguments if not a.kwarg_only]
     return tuple(i for i, a in enumerate(arguments) if "Tensor" in str(a.type) and a.name not in written)
 
 
@@ -124,7 +127,7 @@ def _make_ban(op: OpOverload) -> Kernel:
     """Return the kernel of a banned op."""
 
     @hide_from_dynamo
-    def kernel(keys: torch._C.DispatchKeySet, *args: Any, **kwargs: Any) -> Any:
-        raise BannedOpError(op._schema.name)
+    def kernel(keys: DispatchKeySet, *args: Any, **kwargs: Any) -> Any:
+        raise BannedOpError(qualified_name(op))
 
     return kernel

@@ -5,9 +5,9 @@ from __future__ import annotations
 import operator
 from collections.abc import Hashable, Iterable
 
-import torch
 from torch import fx
 
+from xpu_amp_dynamo.compat.op_types import OpOverload, schema_of
 from xpu_amp_dynamo.lowering.aten.ops import LAYOUT_READERS, RESHAPES
 from xpu_amp_dynamo.lowering.graph.node_kind import arguments_of
 from xpu_amp_dynamo.lowering.graph.values import has_value, storage_of, tensors_in, value_of
@@ -82,9 +82,9 @@ def viewed_by(node: fx.Node) -> list[fx.Node]:
         return []
     if node.target in RESHAPES or (node.target is operator.getitem and _may_view(node)):
         return node.all_input_nodes[:1]
-    if not isinstance(node.target, torch._ops.OpOverload):
+    if not isinstance(node.target, OpOverload):
         return []
-    return _arguments(node, [a.name for a in node.target._schema.arguments if a.alias_info is not None])
+    return _arguments(node, [a.name for a in schema_of(node.target).arguments if a.alias_info is not None])
 
 
 def _may_view(item: fx.Node) -> bool:
@@ -97,9 +97,9 @@ def written_by(node: fx.Node) -> list[fx.Node]:
     """List the inputs that a call may write to; calls of graphs and of kernels may write to any."""
     if not sees_memory(node) or node.op == "output":
         return []
-    if not isinstance(node.target, torch._ops.OpOverload):
+    if not isinstance(node.target, OpOverload):
         return node.all_input_nodes
-    written = (a for a in node.target._schema.arguments if a.alias_info is not None and a.alias_info.is_write)
+    written = (a for a in schema_of(node.target).arguments if a.alias_info is not None and a.alias_info.is_write)
     return _arguments(node, [argument.name for argument in written])
 
 
@@ -110,10 +110,10 @@ def sees_memory(node: fx.Node) -> bool:
     """
     if node.op != "call_function":
         return node.op not in ("placeholder", "get_attr")
-    if not isinstance(node.target, torch._ops.OpOverload):
+    if not isinstance(node.target, OpOverload):
         return node.target is not operator.getitem
     known = node.target.namespace in NAMESPACES and node.target not in LAYOUT_READERS
-    return not known or node.target._schema.is_mutable
+    return not known or schema_of(node.target).is_mutable
 
 
 def _arguments(node: fx.Node, names: list[str]) -> list[fx.Node]:

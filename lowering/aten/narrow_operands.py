@@ -17,6 +17,7 @@ from collections.abc import Callable
 import torch
 from torch import fx
 
+from xpu_amp_dynamo.compat.op_types import OpOverload
 from xpu_amp_dynamo.lowering.aten.edit import base_of, call_after, dtype_of, erase_unused, on_gpu
 from xpu_amp_dynamo.lowering.aten.fold_casts import narrow_sources, widened_from
 from xpu_amp_dynamo.lowering.aten.memory import Memory
@@ -64,7 +65,7 @@ def _narrow(
     narrow = [rebuilder.in_dtype(operand, dtype) for operand in operands]
     if not all(map(may_read, narrow)):
         return False
-    assert isinstance(product.target, torch._ops.OpOverload)
+    assert isinstance(product.target, OpOverload)
     product.replace_all_uses_with(call_after(product, WIDENING[product.target], (*narrow, torch.float32), product))
     erase_unused([product])
     return True

@@ -22,6 +22,7 @@ import torch
 from torch import fx
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
+from xpu_amp_dynamo.compat.op_types import OpOverload
 from xpu_amp_dynamo.lowering.aten.edit import base_of, evaluate
 from xpu_amp_dynamo.lowering.aten.memory import Memory, viewed_by
 from xpu_amp_dynamo.lowering.graph.values import tensors_in, value_of
@@ -95,7 +96,7 @@ def _values_behind(changed: Values) -> Values | None:
 
 def _run(node: fx.Node, values: Values) -> Any:
     """Return what a call gives on changed values, None if it refuses them or cannot run again."""
-    if isinstance(node.target, torch._ops.OpOverload) and MAKING_SYMBOLS & set(node.target.tags):
+    if isinstance(node.target, OpOverload) and MAKING_SYMBOLS & set(node.target.tags):
         return None
     assert callable(node.target)
     try:

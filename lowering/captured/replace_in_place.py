@@ -19,8 +19,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import fx
-from torch._ops import OpOverload
 
+from xpu_amp_dynamo.compat.op_types import OpOverload, overload_name
 from xpu_amp_dynamo.lowering.captured.pin_captured_dtypes import shared_by_outputs
 from xpu_amp_dynamo.lowering.graph.context import LoweringContext
 from xpu_amp_dynamo.lowering.graph.fake_run import REFUSALS, run_node
@@ -122,7 +122,7 @@ def _out_of_place(write: fx.Node) -> _Call | None:
         given = {**arguments_of(write), "inplace": False}
         return "call_function", target, (first,), dict(itertools.islice(given.items(), 1, None))
     if isinstance(target, OpOverload):
-        overload = getattr(getattr(torch.ops.aten, name, None), target._overloadname, None)
+        overload = getattr(getattr(torch.ops.aten, name, None), overload_name(target), None)
         return ("call_function", overload, write.args, dict(write.kwargs)) if overload else None
     if hasattr(torch.Tensor, name):
         return "call_method", name, write.args, dict(write.kwargs)

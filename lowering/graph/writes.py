@@ -8,9 +8,14 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._higher_order_ops.triton_kernel_wrap import TritonKernelWrapperMutation as TritonKernelWrapper
-from torch._ops import OpOverload, OpOverloadPacket
 
+from xpu_amp_dynamo.compat.op_types import (
+    OpOverload,
+    OpOverloadPacket,
+    calls_triton_kernel,
+    qualified_name,
+    schema_of,
+)
 from xpu_amp_dynamo.lowering.graph.node_kind import CALLS, arguments_of, is_higher_order, op_name_of, subgraphs_of
 from xpu_amp_dynamo.lowering.graph.values import storage_of, tensor_inputs, tensors_in, value_of
 from xpu_amp_dynamo.policy.op_names import is_in_place_name, is_in_place_operator, target_name
@@ -31,7 +36,8 @@ def written_storages(nodes: Iterable[fx.Node]) -> set[int | None]:
 
 def writes_unseen(node: fx.Node) -> bool:
     """Tell whether a call writes to its inputs where no cast can follow: in a kernel, a custom op or a subgraph."""
-    own = isinstance(node.target, (OpOverload, OpOverloadPacket)) and not _qualified_name(node).startswith("aten::")
+    target = node.target
+    own = isinstance(target, (OpOverload, OpOverloadPacket)) and not qualified_name(target).startswith("aten::")
     return (own or is_higher_order(node)) and bool(mutated_inputs(node))
 
 
@@ -73,7 +79,7 @@ def _mutated_arguments(node: fx.Node) -> Any:
 def _mutated_by_schema(node: fx.Node, op: OpOverload) -> list[Any]:
     """List the arguments that an overload's schema marks as written, or is known to forget."""
     written: list[Any] = []
-    for position, argument in enumerate(op._schema.arguments):
+    for position, argument in enumerate(schema_of(op).arguments):
         if argument.alias_info is not None and argument.alias_info.is_write:
             positional = position < len(node.args) and not argument.kwarg_only
             written.append(node.args[position] if positional else node.kwargs.get(argument.name))
@@ -96,7 +102,7 @@ def _hidden_writes(node: fx.Node) -> list[Any]:
 
 def _mutated_by_subgraphs(node: fx.Node) -> list[Any]:
     """List all tensors that a higher-order op gets, if it may write to any of them."""
-    writes = isinstance(node.target, TritonKernelWrapper) or any(_writes_to_inputs(gm) for _, gm in subgraphs_of(node))
+    writes = calls_triton_kernel(node.target) or any(_writes_to_inputs(gm) for _, gm in subgraphs_of(node))
     return tensor_inputs(node) if writes else []
 
 
@@ -104,8 +110,3 @@ def _writes_to_inputs(gm: fx.GraphModule) -> bool:
     """Tell whether a graph writes to memory of its inputs."""
     own = {storage_of(t) for node in gm.graph.find_nodes(op="placeholder") for t in tensors_in(value_of(node))}
     return bool(own & written_storages(gm.graph.nodes))
-
-
-def _qualified_name(node: fx.Node) -> str:
-    target: Any = node.target
-    return target._schema.name if isinstance(target, OpOverload) else target._qualified_op_name

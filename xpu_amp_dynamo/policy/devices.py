@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from xpu_amp_dynamo.compat.dispatcher import DispatchKey, dispatch_key
 from xpu_amp_dynamo.errors import UnsupportedDeviceError, UnsupportedDtypeError
 from xpu_amp_dynamo.policy.cast_rule import LOWER_DTYPES
 
@@ -45,6 +46,6 @@ def check_lower_dtype(dtype: torch.dtype) -> torch.dtype:
     return dtype
 
 
-def autocast_key(device_type: str) -> torch._C.DispatchKey:
+def autocast_key(device_type: str) -> DispatchKey:
     """Return the dispatch key on which a device type's autocast kernels live."""
-    return getattr(torch._C.DispatchKey, AUTOCAST_KEYS[device_type])
+    return dispatch_key(AUTOCAST_KEYS[device_type])

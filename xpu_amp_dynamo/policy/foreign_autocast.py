@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import torch
-from torch._ops import OpOverload
-
+from xpu_amp_dynamo.compat.dispatcher import has_kernel
+from xpu_amp_dynamo.compat.op_types import OpOverload
 from xpu_amp_dynamo.policy.devices import AUTOCAST_KEYS
 
 # Qualified names of the overloads that the installed policy of a device type lists; kept by the installation.
@@ -27,4 +26,4 @@ def has_foreign_autocast(op: OpOverload, device_type: str) -> bool:
     """
     if op.namespace == "aten" or op.name() in REGISTERED_BY_POLICIES.get(device_type, ()):
         return False
-    return torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), AUTOCAST_KEYS[device_type])
+    return has_kernel(op, AUTOCAST_KEYS[device_type])

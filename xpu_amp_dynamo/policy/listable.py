@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from xpu_amp_dynamo.compat.op_types import schema_of
 from xpu_amp_dynamo.errors import UnlistableOpError
 from xpu_amp_dynamo.policy.op_names import overloads_of
 from xpu_amp_dynamo.policy.tables import unmarked
@@ -32,7 +33,7 @@ def _reason_against(op: str, name: str) -> str | None:
     """Say why an op cannot stand in a list, and what to do; None if it can."""
     if op in _CASTS:
         return "it is a cast, whose dtype the program chooses; leave it out"
-    if op in unmarked.VIEWS or any(r.alias_info for o in overloads_of(op) for r in o._schema.returns):
+    if op in unmarked.VIEWS or any(r.alias_info for o in overloads_of(op) for r in schema_of(o).returns):
         return (
             "it returns its input or a view of it, and what is written to a view of a cast never reaches the input; "
             "list the ops that read the result instead"

@@ -13,9 +13,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch._library.custom_ops import CustomOpDef
-from torch._ops import OpOverload, OpOverloadPacket
 
+from xpu_amp_dynamo.compat.dispatcher import is_implemented, registered_op_names
+from xpu_amp_dynamo.compat.op_types import (
+    CustomOpDef,
+    OpOverload,
+    OpOverloadPacket,
+    custom_op_name,
+    qualified_name,
+    schema_of,
+)
 from xpu_amp_dynamo.errors import UnknownOpError
 
 # Names under which a listed op also arrives: Python functions, methods, operators, and composites that do
@@ -90,11 +97,11 @@ def callable_name(function: Callable[..., Any]) -> str | None:
     nothing. Other names are not checked: a function that is no op at all returns its own name.
     """
     if isinstance(function, CustomOpDef):
-        return function._qualname
+        return custom_op_name(function)
     if isinstance(function, OpOverload):
-        return None if function._schema.is_mutable else _canonical(function._schema.name)
+        return None if schema_of(function).is_mutable else _canonical(qualified_name(function))
     if isinstance(function, OpOverloadPacket):
-        return _canonical(function._qualified_op_name)
+        return _canonical(qualified_name(function))
     if inspect.isfunction(function) and function.__module__ not in FUNCTIONAL_MODULES:
         return None
     name = target_name(function)
@@ -156,13 +163,13 @@ def _find_overloads(namespace: str, base: str) -> tuple[OpOverload, ...]:
     if not isinstance(packet, OpOverloadPacket):
         return ()
     overloads = (getattr(packet, overload) for overload in packet.overloads())
-    return tuple(o for o in overloads if _takes_tensor(o) and not o._schema.is_mutable)
+    return tuple(o for o in overloads if _takes_tensor(o) and not schema_of(o).is_mutable)
 
 
 def _takes_tensor(op: OpOverload) -> bool:
     """Tell whether the dispatcher knows the op and one of its arguments is a tensor or holds tensors."""
-    tensor = any("Tensor" in str(argument.type) for argument in op._schema.arguments)
-    return tensor and torch._C._dispatch_has_kernel(op.name())
+    tensor = any("Tensor" in str(argument.type) for argument in schema_of(op).arguments)
+    return tensor and is_implemented(op.name())
 
 
 def _canonical(qualified: str) -> str:
@@ -172,7 +179,7 @@ def _canonical(qualified: str) -> str:
 
 def _unknown_message(given: object, name: str) -> str:
     """Say which op is not known and which known names come near."""
-    known = {_canonical(n).partition(".")[0] for n in torch._C._dispatch_get_all_op_names()}
+    known = {_canonical(n).partition(".")[0] for n in registered_op_names()}
     near = [match for match in difflib.get_close_matches(name, known, n=3, cutoff=0.6) if overloads_of(match)]
     hint = f"near matches: {', '.join(near)}" if near else "names are those of torch.ops, such as 'softmax'"
     return f"unknown op {given!r}: no out-of-place op {name!r} is registered; {hint}"
