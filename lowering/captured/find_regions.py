@@ -18,21 +18,21 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch.amp import autocast_mode
 
+from xpu_amp_dynamo.compat.calls_in_graphs import ENTER_AUTOCAST, EXIT_AUTOCAST, IS_AUTOCAST_AVAILABLE
 from xpu_amp_dynamo.compat.regions_around import open_regions
 from xpu_amp_dynamo.lowering.graph.autocast_state import AutocastState
 from xpu_amp_dynamo.lowering.graph.node_kind import GRAD_MODE_CALLS
 from xpu_amp_dynamo.lowering.graph.values import value_of
 
-ENTER, EXIT = autocast_mode._enter_autocast, autocast_mode._exit_autocast
+ENTER, EXIT = ENTER_AUTOCAST, EXIT_AUTOCAST
 # Calls of inlined subclasses that name a device type first, and those that hold for all device types.
 DEVICE_CALLS = (
     torch.set_autocast_enabled,
     torch.set_autocast_dtype,
     torch.is_autocast_enabled,
     torch.get_autocast_dtype,
-    torch._C._is_autocast_available,
+    IS_AUTOCAST_AVAILABLE,
 )
 GLOBAL_CALLS = (
     torch.set_autocast_cache_enabled,

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 
 from torch import fx
 
+from xpu_amp_dynamo.compat.calls_in_graphs import INFERENCE_MODE_CALLS
 from xpu_amp_dynamo.lowering.captured.decide import Decision, Rule, decide, follows_autocast
 from xpu_amp_dynamo.lowering.captured.input_casts import InputCasts
 from xpu_amp_dynamo.lowering.captured.pin_captured_dtypes import is_pin, pin_memory, settle_pin, storages_written
@@ -23,7 +24,7 @@ from xpu_amp_dynamo.lowering.captured.recompute import recompute_captured, recom
 from xpu_amp_dynamo.lowering.composites.inline import inline_trace
 from xpu_amp_dynamo.lowering.graph.casting import Caster, insert_copy, is_inserted_cast
 from xpu_amp_dynamo.lowering.graph.context import LoweringContext
-from xpu_amp_dynamo.lowering.graph.node_kind import CALLS, INFERENCE_MODE_CALLS, SILENT_CALLS
+from xpu_amp_dynamo.lowering.graph.node_kind import CALLS, SILENT_CALLS
 from xpu_amp_dynamo.lowering.graph.values import value_of
 from xpu_amp_dynamo.lowering.graph.writes import mutated_inputs, written_storages
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from xpu_amp_dynamo.compat.calls_in_graphs import INFERENCE_MODE_CALLS
 from xpu_amp_dynamo.errors import LoweringError
 from xpu_amp_dynamo.lowering.captured.find_regions import DEVICE_CALLS, ENTER, EXIT, GLOBAL_CALLS, find_regions
 from xpu_amp_dynamo.lowering.graph.casting import is_inserted_cast
@@ -17,7 +18,6 @@ from xpu_amp_dynamo.lowering.graph.functorch_levels import is_level_call
 from xpu_amp_dynamo.lowering.graph.node_kind import (
     CALLS,
     GRAD_MODE_CALLS,
-    INFERENCE_MODE_CALLS,
     SILENT_CALLS,
     is_higher_order,
     op_name_of,

@@ -7,9 +7,15 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
-from torch.autograd import grad_mode
 
+from xpu_amp_dynamo.compat.calls_in_graphs import SAVED_TENSORS_HOOKS_CALLS, SET_GRAD_ENABLED
+from xpu_amp_dynamo.compat.op_types import (
+    HigherOrderOperator,
+    OpOverload,
+    OpOverloadPacket,
+    qualified_name,
+    schema_of,
+)
 from xpu_amp_dynamo.policy.op_names import (
     ALIASES,
     callable_name,
@@ -21,14 +27,9 @@ from xpu_amp_dynamo.policy.op_names import (
 )
 
 CALLS = ("call_function", "call_method")
-GRAD_MODE_CALLS = (torch._C._set_grad_enabled, torch.set_grad_enabled)
-INFERENCE_MODE_CALLS = (grad_mode._enter_inference_mode, grad_mode._exit_inference_mode)
+GRAD_MODE_CALLS = (SET_GRAD_ENABLED, torch.set_grad_enabled)
 # Calls that read no element of a tensor.
-SILENT_CALLS = (
-    torch._C._autograd._saved_tensors_hooks_disable,
-    torch._C._autograd._saved_tensors_hooks_enable,
-    torch.ops.aten._assert_tensor_metadata.default,
-)
+SILENT_CALLS = (*SAVED_TENSORS_HOOKS_CALLS, torch.ops.aten._assert_tensor_metadata.default)
 
 
 def op_name_of(node: fx.Node) -> str | None:
@@ -45,7 +46,7 @@ def op_name_of(node: fx.Node) -> str | None:
 def base_op_name(node: fx.Node) -> str:
     """Return the name of the op of which a call may be the in-place or ``out=`` form; empty if it has no name."""
     if isinstance(node.target, OpOverload):
-        name = node.target._schema.name.removeprefix("aten::")
+        name = qualified_name(node.target).removeprefix("aten::")
     else:
         name = target_name(node.target)
     name = name if name.startswith("__") else name.removesuffix("_")
@@ -93,7 +94,7 @@ def _argument_names(node: fx.Node) -> list[str]:
         overloads = tuple(getattr(target, name) for name in target.overloads())
     else:
         overloads = overloads_of(str(op_name_of(node)))
-    return [argument.name for argument in overloads[0]._schema.arguments] if overloads else []
+    return [argument.name for argument in schema_of(overloads[0]).arguments] if overloads else []
 
 
 def source_place(node: fx.Node) -> str:
