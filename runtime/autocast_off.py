@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from xpu_amp_dynamo.compat.autocast import autocast_device_types, disabling_autocast
+
 # A device type that owns no tensors in the builds of PyTorch that this package serves, and whose autocast counts for
 # `torch._C._is_any_autocast_enabled`, unlike that of "maia" and "mps" (torch 2.13.0).
 _UNUSED_DEVICE_TYPE = "ipu"
@@ -22,7 +24,7 @@ def compiling_without_autocast() -> Iterator[None]:
     (``disable_amp``, torch 2.13.0). With all of them off, a backward that is called inside a region would cast again.
     So one stays on, for a device type that owns nothing.
     """
-    device_types = [d for d in torch._C._autocast_supported_devices() if torch.is_autocast_enabled(d)]
+    device_types = [d for d in autocast_device_types() if torch.is_autocast_enabled(d)]
     for device_type in device_types:
         torch.set_autocast_enabled(device_type, False)
     torch.set_autocast_enabled(_UNUSED_DEVICE_TYPE, True)
@@ -39,7 +41,7 @@ def without_autocast(compiled: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(compiled, assigned=("__name__", "__doc__"))
     def run(*args: Any) -> Any:
-        with torch._C._DisableAutocast():
+        with disabling_autocast():
             return compiled(*args)
 
     return run

@@ -7,8 +7,9 @@ import weakref
 from typing import NamedTuple
 
 import torch
-from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
+from xpu_amp_dynamo.compat.tensors import is_tracked_view, version_of
+from xpu_amp_dynamo.compat.tracing import dispatch_mode_count, is_traced
 from xpu_amp_dynamo.runtime.autocast_cache_lifetime import token_of_autocast_cache
 from xpu_amp_dynamo.runtime.hide_from_dynamo import hide_from_dynamo
 from xpu_amp_dynamo.runtime.weight_store import WEIGHTS
@@ -41,7 +42,7 @@ class CastCache:
 
     def cast(self, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """Return ``tensor`` in ``dtype``, from the cache or the store of compiled code where it is kept there."""
-        if not (tensor.requires_grad and torch.is_grad_enabled()) and len(WEIGHTS) and not _is_traced():
+        if not (tensor.requires_grad and torch.is_grad_enabled()) and len(WEIGHTS) and not is_traced():
             kept = WEIGHTS.find(tensor, dtype)
             if kept is not None:
                 return kept
@@ -52,13 +53,13 @@ class CastCache:
         if (
             entry is not None
             and entry.source() is tensor
-            and entry.version == tensor._version
+            and entry.version == version_of(tensor)
             and entry.storage == tensor.data_ptr()
         ):
             return entry.cast
         cast = tensor.to(dtype)
         if _may_cache(tensor, dtype):
-            self._insert(key, _Entry(weakref.ref(tensor), tensor._version, tensor.data_ptr(), cast))
+            self._insert(key, _Entry(weakref.ref(tensor), version_of(tensor), tensor.data_ptr(), cast))
         return cast
 
     def _insert(self, key: _Key, entry: _Entry) -> None:
@@ -80,20 +81,11 @@ def _may_cache(tensor: torch.Tensor, dtype: torch.dtype) -> bool:
         tensor.dtype is torch.float32
         and dtype is not torch.float32
         and type(tensor) in (torch.nn.Parameter, torch.Tensor)
-        and not tensor._is_view()
+        and not is_tracked_view(tensor)
         and not tensor.is_inference()
     )
 
 
 def _may_cache_now() -> bool:
     """Tell whether casts made at this moment may outlive this call: not those that some tracer or mode sees."""
-    return torch.is_autocast_cache_enabled() and not torch._C._len_torch_dispatch_stack() and not _is_traced()
-
-
-def _is_traced() -> bool:
-    """Tell whether a tracer or a level of ``torch.func`` follows what is computed; a kept cast is a constant to it."""
-    return (
-        torch._C._get_tracing_state() is not None
-        or torch._C._functorch.maybe_current_level() is not None
-        or get_proxy_mode() is not None
-    )
+    return torch.is_autocast_cache_enabled() and not dispatch_mode_count() and not is_traced()

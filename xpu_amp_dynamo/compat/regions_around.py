@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 
+from xpu_amp_dynamo.compat.autocast import autocast_device_types
+
 _FOLDER = Path(torch.__file__).parent
 # Functions of PyTorch that enter regions only to give the code they call the state of another moment, be it on, off or
 # none, and how many they enter.
@@ -39,7 +41,7 @@ def open_regions() -> int:
 
 def enabled_elsewhere(device_type: str) -> int:
     """Return for how many other device types autocast is enabled, each of which takes a region."""
-    others = (other for other in torch._C._autocast_supported_devices() if other != device_type)
+    others = (other for other in autocast_device_types() if other != device_type)
     return sum(map(torch.is_autocast_enabled, others))
 
 

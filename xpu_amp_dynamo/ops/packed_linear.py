@@ -10,12 +10,14 @@ from typing import Any
 
 import torch
 
+from xpu_amp_dynamo.compat.tensors import PACKED_LAYOUT
+
 # oneDNN's ops are private: checked on torch 2.13.0.
 _onednn: Any = torch.ops.mkldnn
 _SUPPORT = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
 
-# The layout of packed weights. Private as well.
-PACKED: torch.layout = torch._mkldnn  # type: ignore[attr-defined]
+# The layout of packed weights.
+PACKED = PACKED_LAYOUT
 
 torch.library.define(
     "xpu_amp_dynamo::packed_linear",
