@@ -8,11 +8,10 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._dispatch.python import enable_python_dispatcher
-from torch._guards import detect_fake_mode
-from torch._prims_common import is_contiguous_or_false
-from torch.utils import _pytree as pytree
 
+from xpu_amp_dynamo.compat.fake_tensors import mode_in_use, with_python_kernels
+from xpu_amp_dynamo.compat.graph_modules import is_erased
+from xpu_amp_dynamo.compat.tensors import is_surely_contiguous
 from xpu_amp_dynamo.lowering.aten.ops import (
     CAST,
     CONCATENATION,
@@ -53,7 +52,7 @@ def is_layout_op(node: fx.Node) -> bool:
 def is_view(node: fx.Node) -> bool:
     """Tell whether a node shows memory of its first argument."""
     if node.target in RESHAPES:
-        return bool(is_contiguous_or_false(source_of(node).meta["val"]))
+        return is_surely_contiguous(source_of(node).meta["val"])
     return node.target in VIEWS or _is_split(node)
 
 
@@ -107,9 +106,9 @@ def evaluate(
     """
     known = values or {}
     args, kwargs = fx.map_arg((args, dict(kwargs)), lambda n: known[n] if n in known else runnable_value_of(n))
-    fake_mode = detect_fake_mode(pytree.tree_leaves((args, kwargs)))
+    fake_mode = mode_in_use((args, kwargs))
     assert fake_mode is not None
-    with fake_mode, enable_python_dispatcher():
+    with fake_mode, with_python_kernels():
         return target(*args, **kwargs)
 
 
@@ -141,7 +140,7 @@ def erase_unused(nodes: Iterable[fx.Node]) -> None:
     pending = list(nodes)
     while pending:
         node = pending.pop()
-        if not node._erased and not node.users and _may_erase(node):
+        if not is_erased(node) and not node.users and _may_erase(node):
             pending.extend(node.all_input_nodes)
             node.graph.erase_node(node)
 

@@ -8,8 +8,8 @@ import torch
 from torch import fx
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.torch_version import TorchVersion
-from torch.utils import _pytree as pytree
 
+from xpu_amp_dynamo.compat.pytree import leaves_of
 from xpu_amp_dynamo.lowering.aten.edit import is_view, source_of
 from xpu_amp_dynamo.lowering.aten.ops import CAST, CONVOLUTIONS, LIBRARY_CALLS, aten
 
@@ -84,4 +84,4 @@ def feeds_a_kernel(result: fx.Node) -> bool:
 
 def _size_of(node: fx.Node) -> int | torch.SymInt:
     """Return the number of elements that a node computes, those of its first tensor if there are several."""
-    return next(leaf.numel() for leaf in pytree.tree_leaves(node.meta["val"]) if isinstance(leaf, torch.Tensor))
+    return next(leaf.numel() for leaf in leaves_of(node.meta["val"]) if isinstance(leaf, torch.Tensor))

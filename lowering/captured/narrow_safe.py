@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch.utils import _pytree as pytree
 
+from xpu_amp_dynamo.compat.pytree import leaves_of
 from xpu_amp_dynamo.lowering.graph.context import LoweringContext
 from xpu_amp_dynamo.lowering.graph.node_kind import arguments_of, op_name_of
 from xpu_amp_dynamo.lowering.graph.values import tensors_in, value_of
@@ -73,7 +73,7 @@ def _fits(number: float, dtype: torch.dtype) -> bool:
 
 def _numbers(node: fx.Node) -> Iterable[float]:
     """List the numbers among a call's arguments; a symbolic one counts as larger than any dtype holds."""
-    for leaf in pytree.tree_leaves((node.args, node.kwargs)):
+    for leaf in leaves_of((node.args, node.kwargs)):
         if isinstance(leaf, fx.Node):
             if isinstance(value_of(leaf), (torch.SymInt, torch.SymFloat)):
                 yield torch.finfo(torch.float64).max
@@ -91,7 +91,7 @@ def _has_unsafe_setting(node: fx.Node) -> bool:
 
 def _names_a_dtype(node: fx.Node) -> bool:
     """Tell whether a dtype is among a call's arguments."""
-    given: list[Any] = pytree.tree_leaves((node.args, node.kwargs))
+    given: list[Any] = leaves_of((node.args, node.kwargs))
     return any(isinstance(leaf, torch.dtype) for leaf in given)
 
 

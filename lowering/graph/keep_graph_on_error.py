@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import fx
 
+from xpu_amp_dynamo.compat.graph_modules import registries_of
+
 
 @contextlib.contextmanager
 def keep_graph_on_error(gm: fx.GraphModule) -> Iterator[None]:
@@ -37,7 +39,7 @@ class _Backup:
         self._copied_inputs = [nodes[node] for node in self._inputs]
         self._node_names = {copy: node.name for node, copy in nodes.items()}
         self._output_meta = dict(module.graph.output_node().meta)
-        self._attributes = {name: dict(getattr(module, name)) for name in ("_modules", "_buffers", "_parameters")}
+        self._attributes = [dict(registry) for registry in registries_of(module)]
         self._names = set(vars(module))
 
     def restore(self) -> None:
@@ -45,9 +47,9 @@ class _Backup:
         module, graph = self._module, self._module.graph
         for name in set(vars(module)) - self._names:
             delattr(module, name)
-        for name, attributes in self._attributes.items():
-            getattr(module, name).clear()
-            getattr(module, name).update(attributes)
+        for registry, attributes in zip(registries_of(module), self._attributes, strict=True):
+            registry.clear()
+            registry.update(attributes)
         for node in reversed(list(graph.nodes)):
             if node.op != "placeholder":
                 graph.erase_node(node)

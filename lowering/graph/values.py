@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch.utils import _pytree as pytree
 
+from xpu_amp_dynamo.compat.pytree import leaves_of
+from xpu_amp_dynamo.compat.tensors import is_tracked_view, storage_address
 from xpu_amp_dynamo.lowering.graph.functorch_levels import innermost, is_wrapped, without_wrappers
 
 # The first is Dynamo's, the second that of export.
@@ -56,7 +57,7 @@ def runnable_value_of(node: fx.Node) -> Any:
         return value
     if is_wrapped(value):
         return without_wrappers(value)
-    return value.detach().requires_grad_() if value.requires_grad and value._is_view() else value
+    return value.detach().requires_grad_() if value.requires_grad and is_tracked_view(value) else value
 
 
 def tensor_inputs(node: fx.Node) -> list[fx.Node]:
@@ -66,7 +67,7 @@ def tensor_inputs(node: fx.Node) -> list[fx.Node]:
 
 def tensors_in(value: object) -> list[torch.Tensor]:
     """List the tensors in a nested value."""
-    return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)]
+    return [leaf for leaf in leaves_of(value) if isinstance(leaf, torch.Tensor)]
 
 
 def dtypes_in(value: object) -> list[torch.dtype]:
@@ -77,4 +78,4 @@ def dtypes_in(value: object) -> list[torch.dtype]:
 def storage_of(tensor: torch.Tensor) -> int | None:
     """Return what identifies a tensor's storage, None for layouts without one."""
     tensor = innermost(tensor)
-    return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else None
+    return storage_address(tensor) if tensor.layout is torch.strided else None
