@@ -20,11 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import fx
 
+from xpu_amp_dynamo.compat.functorch import is_wrapped
 from xpu_amp_dynamo.compat.op_types import OpOverload, overload_name
 from xpu_amp_dynamo.lowering.captured.pin_captured_dtypes import shared_by_outputs
 from xpu_amp_dynamo.lowering.graph.context import LoweringContext
 from xpu_amp_dynamo.lowering.graph.fake_run import REFUSALS, run_node
-from xpu_amp_dynamo.lowering.graph.functorch_levels import is_wrapped
 from xpu_amp_dynamo.lowering.graph.node_kind import CALLS, arguments_of, base_op_name, is_higher_order
 from xpu_amp_dynamo.lowering.graph.values import storage_of, tensors_in, value_of
 from xpu_amp_dynamo.lowering.graph.writes import is_called_in_place, mutated_inputs, returns_first_input

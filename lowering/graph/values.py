@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import fx
 
+from xpu_amp_dynamo.compat.functorch import is_wrapped
 from xpu_amp_dynamo.compat.pytree import leaves_of
 from xpu_amp_dynamo.compat.tensors import is_tracked_view, storage_address
-from xpu_amp_dynamo.lowering.graph.functorch_levels import innermost, is_wrapped, without_wrappers
+from xpu_amp_dynamo.lowering.graph.functorch_levels import innermost, without_wrappers
 
 # The first is Dynamo's, the second that of export.
 _VALUE_KEYS = ("example_value", "val")

@@ -1,12 +1,14 @@
-"""Settings of Inductor: which there are, what they may be, and those that our options set."""
+"""Inductor's own settings, of ``torch._inductor.config``: which there are, what they may be. Checked on torch 2.13.0."""
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch._inductor.config
 
 from xpu_amp_dynamo.errors import InvalidOptionError
 
@@ -29,3 +31,8 @@ def check_settings(patches: Mapping[str, Any]) -> None:
         torch._TorchCompileInductorWrapper(None, dict(patches), None)
     except RuntimeError as error:
         raise InvalidOptionError(f"option 'inductor': {error}") from error
+
+
+def with_settings(patches: Mapping[str, Any]) -> contextlib.AbstractContextManager[Any]:
+    """Return a context in which settings have other values."""
+    return torch._inductor.config.patch(dict(patches))
