@@ -105,6 +105,75 @@ def test_what_stands_side_by_side_is_apart():
             assert homes[0] == homes[1], (module, other)
 
 
+# Where private names of PyTorch may stand; all else asks these for what it needs.
+PRIVATE_ROOMS = ("compat", "inductor", "dynamo", "simulator")
+NOT_YET = {
+    "backend",
+    "lowering.aten.verify",
+    "lowering.captured.insert_casts",
+    "lowering.captured.pin_captured_dtypes",
+    "lowering.captured.record_values",
+    "lowering.composites.trace",
+    "lowering.graph.context",
+    "lowering.graph.fake_run",
+    "lowering.graph.functorch_levels",
+    "lowering.graph.graft",
+    "lowering.pipeline",
+    "lowering.weights.pack_linear",
+    "options",
+    "runtime.weight_store",
+}
+# Ops are no private API, however they are called; nor is what named tuples have for a copy.
+OPS = ("torch.ops", "aten", "_onednn")
+PUBLIC_WITH_UNDERSCORE = {"_replace"}
+
+
+def is_private(name: str) -> bool:
+    return any(part.startswith("_") and not part.startswith("__") for part in name.split("."))
+
+
+def private_names(tree: ast.Module) -> set[str]:
+    """Return the private names that a file imports from PyTorch, and those that it reads of anything but itself.
+
+    An attribute of ``self`` or ``cls`` is its own.
+    """
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] == "torch":
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.split(".")[0] == "torch"}
+        elif isinstance(node, ast.Attribute) and is_private(node.attr) and node.attr not in PUBLIC_WITH_UNDERSCORE:
+            owner = ast.unparse(node.value)
+            if owner not in ("self", "cls") and not owner.startswith(OPS):
+                found.add(f"{owner}.{node.attr}")
+    return set(filter(is_private, found))
+
+
+def test_private_names_of_torch_stand_in_rooms_of_their_own():
+    found = {module_name(path): private_names(ast.parse(path.read_text())) for path in FILES}
+    rooms = tuple(f"xpu_amp_dynamo.{room}." for room in PRIVATE_ROOMS)
+    left = {f"xpu_amp_dynamo.{module}" for module in NOT_YET}
+    assert {m: names for m, names in found.items() if names and m not in left and not m.startswith(rooms)} == {}
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("from torch._ops import OpOverload", {"torch._ops.OpOverload"}),
+        ("from torch.utils import _pytree as pytree", {"torch.utils._pytree"}),
+        ("import torch._guards", {"torch._guards"}),
+        ("def f(key: torch._C.DispatchKey): ...", {"torch._C"}),
+        ("autocast_mode._enter_autocast", {"autocast_mode._enter_autocast"}),
+        ("self.op._handle.redispatch_boxed", {"self.op._handle"}),
+        ("value.untyped_storage()._cdata", {"value.untyped_storage()._cdata"}),
+        ("torch.ops.aten._unsafe_view.default, self._own, cast._replace(a=1), value.__class__", set()),
+    ],
+)
+def test_the_check_of_private_names_can_fail(source: str, found: set[str]):
+    assert private_names(ast.parse(source)) == found
+
+
 def test_import_loads_no_more_than_users_need():
     """Eager users wait for neither the simulator, nor its tables, nor Inductor."""
     program = (
