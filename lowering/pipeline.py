@@ -10,9 +10,12 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
+from xpu_amp_dynamo.compat.autocast import disabling_autocast
+from xpu_amp_dynamo.compat.autograd import allows_saved_tensors_hooks
+from xpu_amp_dynamo.compat.fake_tensors import FakeTensorMode
+from xpu_amp_dynamo.compat.functorch import outside_levels
 from xpu_amp_dynamo.lowering.aten.fold_casts import fold_casts
 from xpu_amp_dynamo.lowering.aten.group_casts import group_casts
 from xpu_amp_dynamo.lowering.aten.narrow_concatenations import narrow_concatenations
@@ -32,7 +35,6 @@ from xpu_amp_dynamo.lowering.captured.update_assertions import update_assertions
 from xpu_amp_dynamo.lowering.captured.verify import CapturedVerifier, count_casts
 from xpu_amp_dynamo.lowering.graph.autocast_state import AutocastState
 from xpu_amp_dynamo.lowering.graph.context import LoweringContext
-from xpu_amp_dynamo.lowering.graph.functorch_levels import outside_levels
 from xpu_amp_dynamo.lowering.graph.keep_graph_on_error import keep_graph_on_error
 from xpu_amp_dynamo.lowering.report import LoweringReport
 from xpu_amp_dynamo.lowering.run_passes import PassRun, run_passes
@@ -137,7 +139,7 @@ def lower_graph(
         fake_mode,
         _no_new_symbols(fake_mode),
         _save_tensors_unseen(),
-        torch._C._DisableAutocast(),
+        disabling_autocast(),
     ):
         _lower(gm, context, skip)
     report.seconds = time.perf_counter() - started
@@ -203,8 +205,7 @@ def _save_tensors_unseen() -> contextlib.AbstractContextManager[None]:
 
     Inside ``torch.func.grad`` there are no hooks, and none can be set.
     """
-    enabled = torch._C._autograd._saved_tensors_hooks_is_enabled()  # type: ignore[attr-defined]
-    return saved_tensors_hooks(_identity, _identity) if enabled else contextlib.nullcontext()
+    return saved_tensors_hooks(_identity, _identity) if allows_saved_tensors_hooks() else contextlib.nullcontext()
 
 
 def _identity(tensor: torch.Tensor) -> torch.Tensor:

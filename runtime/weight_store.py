@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from xpu_amp_dynamo.compat.tensors import version_of
 from xpu_amp_dynamo.ops.packed_linear import PACKED, pack, packed_weight_of
 from xpu_amp_dynamo.runtime.hide_from_dynamo import hide_from_dynamo
 
@@ -173,7 +174,7 @@ class CachedCasts:
         weights = [inputs[position] for position, *_ in self._wanted]
         if any(weight.is_inference() for weight in weights):
             return self._collect(weights)
-        seen = [self._forgotten, *((id(weight), weight._version, weight.data_ptr()) for weight in weights)]
+        seen = [self._forgotten, *((id(weight), version_of(weight), weight.data_ptr()) for weight in weights)]
         seen_before, casts = self._collected
         if seen != seen_before:
             casts = self._collect(weights)
@@ -199,7 +200,7 @@ def _bytes_of(cast: torch.Tensor) -> int:
 
 def _state_of(weight: torch.Tensor) -> _State | None:
     """Return what changes with a weight; None for weights made in inference mode, which keep no version."""
-    return None if weight.is_inference() else (weight._version, weight.data_ptr(), weight.shape)
+    return None if weight.is_inference() else (version_of(weight), weight.data_ptr(), weight.shape)
 
 
 WEIGHTS = WeightStore()

@@ -107,22 +107,6 @@ def test_what_stands_side_by_side_is_apart():
 
 # Where private names of PyTorch may stand; all else asks these for what it needs.
 PRIVATE_ROOMS = ("compat", "inductor", "dynamo", "simulator")
-NOT_YET = {
-    "backend",
-    "lowering.aten.verify",
-    "lowering.captured.insert_casts",
-    "lowering.captured.pin_captured_dtypes",
-    "lowering.captured.record_values",
-    "lowering.composites.trace",
-    "lowering.graph.context",
-    "lowering.graph.fake_run",
-    "lowering.graph.functorch_levels",
-    "lowering.graph.graft",
-    "lowering.pipeline",
-    "lowering.weights.pack_linear",
-    "options",
-    "runtime.weight_store",
-}
 # Ops are no private API, however they are called; nor is what named tuples have for a copy.
 OPS = ("torch.ops", "aten", "_onednn")
 PUBLIC_WITH_UNDERSCORE = {"_replace"}
@@ -153,8 +137,7 @@ def private_names(tree: ast.Module) -> set[str]:
 def test_private_names_of_torch_stand_in_rooms_of_their_own():
     found = {module_name(path): private_names(ast.parse(path.read_text())) for path in FILES}
     rooms = tuple(f"xpu_amp_dynamo.{room}." for room in PRIVATE_ROOMS)
-    left = {f"xpu_amp_dynamo.{module}" for module in NOT_YET}
-    assert {m: names for m, names in found.items() if names and m not in left and not m.startswith(rooms)} == {}
+    assert {m: names for m, names in found.items() if names and not m.startswith(rooms)} == {}
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._dynamo.backends.registry import lookup_backend
 
 from xpu_amp_dynamo.compat.regions_around import enabled_elsewhere, turned_off
+from xpu_amp_dynamo.dynamo.backends import backend_named
 from xpu_amp_dynamo.dynamo.guards import guard_installed_policy, guard_regions_around
 from xpu_amp_dynamo.dynamo.uncompiled_code import report_uncompiled_code
 from xpu_amp_dynamo.errors import InvalidOptionError
 from xpu_amp_dynamo.inductor.compiler import inductor_compiler
+from xpu_amp_dynamo.inductor.settings import with_settings
 from xpu_amp_dynamo.inductor.workarounds import inductor_workarounds
 from xpu_amp_dynamo.loss_scaling import warn_of_loss_scaling
 from xpu_amp_dynamo.lowering.captured.find_regions import captured_in_region
@@ -62,7 +63,7 @@ def xpu_amp(
     plan = WeightPlan()
     if parsed.weights == "cached" and not _has_backward(example_inputs):
         gm, plan = keep_weights(gm, example_inputs, skip=_skipped_over_weights(parsed))
-    with compiling_without_autocast(), torch._inductor.config.patch(inductor_workarounds(gm)):
+    with compiling_without_autocast(), with_settings(inductor_workarounds(gm)):
         compiled = compile_inner(gm, [*example_inputs, *plan.kept_values(gm)])
     return without_autocast(_with_cached_weights(compiled, plan) if plan.kept else compiled)
 
@@ -138,7 +139,7 @@ def _inner_backend(options: BackendOptions, mode: str | None) -> CompiledFunctio
         return inductor_compiler(mode, options.inductor, exact=options.precision == "exact", skip=options.skip_passes)
     if mode not in (None, "default"):
         raise InvalidOptionError(f"mode {mode!r} is Inductor's; inner_backend {options.inner_backend!r} takes none")
-    return lookup_backend(options.inner_backend)
+    return backend_named(options.inner_backend)
 
 
 def _skipped_over_weights(options: BackendOptions) -> set[str]:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch._dynamo.backends.registry import list_backends
 from typing_extensions import Self
 
+from xpu_amp_dynamo.dynamo.backends import backend_names
 from xpu_amp_dynamo.errors import InvalidOptionError, UnsupportedDeviceError, UnsupportedDtypeError
 from xpu_amp_dynamo.inductor.settings import ROUNDING_SETTING, check_settings
 from xpu_amp_dynamo.lowering.pipeline import SKIPPABLE
@@ -133,7 +133,7 @@ class BackendOptions(LoweringOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        backends = list_backends(())
+        backends = backend_names()
         legal = self.inner_backend in backends and self.inner_backend != "xpu_amp"
         _check("inner_backend", self.inner_backend, legal, f"a registered backend: {sorted(backends)}")
         _check("precision", self.precision, self.precision in PRECISIONS, f"one of {list(PRECISIONS)}")

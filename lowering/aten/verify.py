@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._dispatch.python import enable_python_dispatcher
-from torch._guards import detect_fake_mode
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
+from xpu_amp_dynamo.compat.fake_tensors import mode_in_use, with_python_kernels
+from xpu_amp_dynamo.compat.op_types import OperatorBase, OpOverload
 from xpu_amp_dynamo.errors import LoweringError
 from xpu_amp_dynamo.lowering.aten.memory import NAMESPACES
 from xpu_amp_dynamo.lowering.aten.replace import MAKING_SYMBOLS
@@ -118,19 +118,19 @@ def _recorded_layouts(graph: fx.Graph) -> tuple[Layout, ...]:
 
 def _run(graph: fx.Graph) -> Values:
     """Return what the nodes compute, of new memory for each input."""
-    fake_mode = detect_fake_mode([t for node in graph.nodes for t in tensors_in(value_of(node))])
+    fake_mode = mode_in_use([t for node in graph.nodes for t in tensors_in(value_of(node))])
     if fake_mode is None:
         return {}
-    with fake_mode, enable_python_dispatcher():
+    with fake_mode, with_python_kernels():
         return rerun(graph, _call, _can_run)
 
 
 def _can_run(node: fx.Node) -> bool:
     if node.op != "call_function":
         return False
-    if isinstance(node.target, torch._ops.OpOverload):
+    if isinstance(node.target, OpOverload):
         return node.target.namespace in NAMESPACES and MAKING_SYMBOLS.isdisjoint(node.target.tags)
-    return not isinstance(node.target, torch._ops.OperatorBase)
+    return not isinstance(node.target, OperatorBase)
 
 
 def _call(node: fx.Node, values: Values) -> Any:

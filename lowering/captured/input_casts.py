@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import fx
 
+from xpu_amp_dynamo.compat.functorch import is_wrapped
 from xpu_amp_dynamo.lowering.graph.casting import Caster, cast_behind
 from xpu_amp_dynamo.lowering.graph.context import LoweringContext
-from xpu_amp_dynamo.lowering.graph.functorch_levels import is_wrapped
 from xpu_amp_dynamo.lowering.graph.pick_items import pick_items
 from xpu_amp_dynamo.lowering.graph.values import value_of
 from xpu_amp_dynamo.policy.cast_rule import needs_cast

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import fx
-from torch._prims_common import is_non_overlapping_and_dense_or_false
 
+from xpu_amp_dynamo.compat.tensors import is_surely_dense
 from xpu_amp_dynamo.lowering.graph.casting import convert_behind, mark_as_cast
 from xpu_amp_dynamo.lowering.graph.context import LoweringContext
 from xpu_amp_dynamo.lowering.graph.node_kind import CALLS, base_op_name
@@ -112,7 +112,7 @@ def _reached_as_memory(node: fx.Node) -> Sequence[fx.Node]:
 
 def _is_dense(tensor: torch.Tensor) -> bool:
     """Tell whether a cast surely has the strides of a tensor."""
-    return tensor.layout is not torch.strided or bool(is_non_overlapping_and_dense_or_false(tensor))
+    return tensor.layout is not torch.strided or is_surely_dense(tensor)
 
 
 def _storages_of(nodes: Iterable[fx.Node]) -> set[int | None]:

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import fx
 
+from xpu_amp_dynamo.compat.functorch import is_wrapped
 from xpu_amp_dynamo.errors import LoweringError
 from xpu_amp_dynamo.lowering.captured.decide import decide_by_memory
 from xpu_amp_dynamo.lowering.captured.input_casts import InputCasts
 from xpu_amp_dynamo.lowering.composites.layout_ops import LAYOUT_OPS
 from xpu_amp_dynamo.lowering.graph.context import LoweringContext
 from xpu_amp_dynamo.lowering.graph.fake_run import REFUSALS, run_mutation, run_node, with_recorded_sizes
-from xpu_amp_dynamo.lowering.graph.functorch_levels import is_wrapped
 from xpu_amp_dynamo.lowering.graph.node_kind import op_name_of, source_place
 from xpu_amp_dynamo.lowering.graph.values import dtypes_in, has_value, set_value, tensors_in, value_of
 from xpu_amp_dynamo.lowering.graph.writes import mutated_inputs, writes_only_statistics

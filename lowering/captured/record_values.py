@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._subclasses.fake_tensor import FakeTensorMode, maybe_get_fake_mode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
+from xpu_amp_dynamo.compat.fake_tensors import FakeTensorMode, mode_of_tensor
 from xpu_amp_dynamo.errors import LoweringError
 from xpu_amp_dynamo.lowering.graph.context import LoweringContext
 from xpu_amp_dynamo.lowering.graph.fake_run import run_node
@@ -30,7 +30,7 @@ def fake_mode_of(gm: fx.GraphModule) -> FakeTensorMode:
     """
     for node in gm.graph.nodes:
         for tensor in tensors_in(value_of(node)):
-            mode = maybe_get_fake_mode(tensor)
+            mode = mode_of_tensor(tensor)
             if mode is not None:
                 return mode
     return FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
@@ -79,6 +79,6 @@ def _compute(node: fx.Node, gm: fx.GraphModule, fake_mode: FakeTensorMode) -> No
 
 def _faked(value: Any, fake_mode: FakeTensorMode) -> Any:
     """Return a tensor as a fake tensor of the mode, any other value as it is."""
-    if isinstance(value, torch.Tensor) and maybe_get_fake_mode(value) is None:
+    if isinstance(value, torch.Tensor) and mode_of_tensor(value) is None:
         return fake_mode.from_tensor(value, static_shapes=True)
     return value

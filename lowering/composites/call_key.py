@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch.utils import _pytree as pytree
+
+from xpu_amp_dynamo.compat.pytree import leaves_of
 
 _NUMBERS = (bool, int, float, complex)
 _CONSTANTS = (str, type(None), type(Ellipsis), torch.dtype, torch.device, torch.layout, torch.memory_format)
@@ -24,7 +25,7 @@ def key_of(node: fx.Node, inputs: Sequence[Any], settings: Hashable) -> Hashable
     """
     module = str(getattr(node.target, "__module__", None) or "torch")
     of_torch = isinstance(node.target, str) or module.partition(".")[0] in ("torch", "_operator")
-    if not of_torch or not all(isinstance(leaf, _PLAIN) for leaf in pytree.tree_leaves((node.args, node.kwargs))):
+    if not of_torch or not all(isinstance(leaf, _PLAIN) for leaf in leaves_of((node.args, node.kwargs))):
         return None
     given = dict(zip(node.all_input_nodes, map(_describe, inputs), strict=True))
     return node.op, node.target, settings, torch.is_grad_enabled(), _describe((node.args, node.kwargs), given)

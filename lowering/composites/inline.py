@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import torch
 from torch import fx
-from torch.utils import _pytree as pytree
 
+from xpu_amp_dynamo.compat.pytree import map_tensors
 from xpu_amp_dynamo.lowering.graph.casting import Caster, is_traced_cast
 from xpu_amp_dynamo.lowering.graph.context import LoweringContext
 from xpu_amp_dynamo.lowering.graph.graft import Copies, graft, move_attribute
@@ -56,9 +56,7 @@ def _copy(inner: fx.Node, node: fx.Node, copies: Copies) -> fx.Node:
         copy = node.graph.node_copy(inner, copies.__getitem__)
     copy.meta = dict(node.meta)
     differentiated = any(tensor.requires_grad for tensor in tensors_in(value_of(node)))
-    set_value(
-        copy, pytree.tree_map_only(torch.Tensor, _on_tape, value_of(inner)) if differentiated else value_of(inner)
-    )
+    set_value(copy, map_tensors(_on_tape, value_of(inner)) if differentiated else value_of(inner))
     return copy
 
 

@@ -21,10 +21,12 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._ops import OpOverload, OpOverloadPacket
 from torch.fx.experimental.proxy_tensor import make_fx, py_sym_types
-from torch.utils import _pytree as pytree
 
+from xpu_amp_dynamo.compat.composites import call_implementation, has_python_implementation, is_composite
+from xpu_amp_dynamo.compat.dispatcher import is_implemented, registered_op_names
+from xpu_amp_dynamo.compat.op_types import OpOverload, OpOverloadPacket
+from xpu_amp_dynamo.compat.pytree import leaves_of, map_tensors
 from xpu_amp_dynamo.lowering.composites.call_key import key_of
 from xpu_amp_dynamo.lowering.composites.layout_ops import LAYOUT_OPS
 from xpu_amp_dynamo.lowering.graph.autocast_state import AutocastState
@@ -167,7 +169,7 @@ def _listed(op: OpOverload, name: str, tracing: _Tracing, *args: Any, **kwargs: 
         needed = context.on_device(tensor) and needs_cast(tensor, wanted)
         return torch.ops.aten._to_copy.default(tensor, dtype=wanted) if needed else tensor
 
-    args, kwargs = pytree.tree_map_only(torch.Tensor, cast, (args, kwargs))
+    args, kwargs = map_tensors(cast, (args, kwargs))
     return op(*args, **kwargs)
 
 
@@ -175,12 +177,12 @@ def _listed(op: OpOverload, name: str, tracing: _Tracing, *args: Any, **kwargs: 
 def _composite_ops() -> dict[OpOverload, Decomposition]:
     """Map every ATen op that PyTorch composes of others to the function that takes it apart."""
     table: dict[OpOverload, Decomposition] = {}
-    for qualified in torch._C._dispatch_get_all_op_names():
+    for qualified in registered_op_names():
         namespace, _, name = qualified.partition("::")
         packet, _, overload = name.partition(".")
-        if namespace == "aten" and torch._C._dispatch_has_kernel(qualified):
+        if namespace == "aten" and is_implemented(qualified):
             op = getattr(getattr(torch.ops.aten, packet), overload or "default")
-            if packet not in LAYOUT_OPS and _is_composite(op):
+            if packet not in LAYOUT_OPS and is_composite(op):
                 table[op] = functools.partial(_take_apart, op)
     return table
 
@@ -191,16 +193,10 @@ def _take_apart(op: OpOverload, *args: Any, **kwargs: Any) -> Any:
     ``op.decompose`` would prefer PyTorch's Python implementations, some of which draw other random numbers. They are
     needed where sizes are symbolic: ``upsample_*`` refuses such in C++ (torch 2.13.0).
     """
-    symbolic = any(isinstance(leaf, py_sym_types) for leaf in pytree.tree_leaves((args, kwargs)))
-    if symbolic and torch._C.DispatchKey.CompositeImplicitAutograd in op.py_kernels:
+    symbolic = any(isinstance(leaf, py_sym_types) for leaf in leaves_of((args, kwargs)))
+    if symbolic and has_python_implementation(op):
         return op.decompose(*args, **kwargs)
-    return op._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
-
-
-def _is_composite(op: OpOverload) -> bool:
-    """Tell whether PyTorch's own implementation of an op calls other ops through the dispatcher, in autograd too."""
-    key = torch._C.DispatchKey.CompositeImplicitAutograd
-    return torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), key)
+    return call_implementation(op, *args, **kwargs)
 
 
 def _may_contain_ops(node: fx.Node) -> bool:

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._ops import OpOverload
 
+from xpu_amp_dynamo.compat.op_types import OpOverload
 from xpu_amp_dynamo.lowering.graph.autocast_state import AutocastState
 from xpu_amp_dynamo.lowering.graph.functorch_levels import without_wrappers
 from xpu_amp_dynamo.lowering.graph.values import is_exported, storage_of, tensors_in, value_keys, value_of

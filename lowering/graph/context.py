@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._subclasses.fake_tensor import FakeTensorMode
 
+from xpu_amp_dynamo.compat.fake_tensors import FakeTensorMode
 from xpu_amp_dynamo.lowering.graph.autocast_state import AutocastState
 from xpu_amp_dynamo.lowering.graph.values import dtypes_in, tensor_inputs, value_of
 from xpu_amp_dynamo.lowering.report import LoweringReport

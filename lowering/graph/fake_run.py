@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._dispatch.python import enable_python_dispatcher
-from torch.utils import _pytree as pytree
 
+from xpu_amp_dynamo.compat.fake_tensors import with_python_kernels
+from xpu_amp_dynamo.compat.pytree import leaves_of, map_tensors, with_leaves
 from xpu_amp_dynamo.lowering.graph.values import dtypes_in, input_values, tensors_in, value_of
 from xpu_amp_dynamo.lowering.graph.writes import mutated_inputs, returns_first_input
 
@@ -26,7 +26,7 @@ def run_node(node: fx.Node) -> Any:
 
 def call_fake(node: fx.Node, args: Any, kwargs: Any) -> Any:
     """Call a node's target as capture does: with symbolic sizes some composites run in Python only, torch 2.13.0."""
-    with enable_python_dispatcher():
+    with with_python_kernels():
         return call_target(node, args, kwargs)
 
 
@@ -41,7 +41,7 @@ def call_target(node: fx.Node, args: Any, kwargs: Any) -> Any:
 def run_mutation(node: fx.Node) -> Any:
     """Return the value of an in-place or ``out=`` call, leaving the values of its inputs as they are."""
     args, kwargs = input_values(node)
-    args, kwargs = pytree.tree_map_only(torch.Tensor, torch.clone, (args, kwargs))
+    args, kwargs = map_tensors(torch.clone, (args, kwargs))
     with torch.no_grad():
         call_fake(node, args, kwargs)
     recorded = value_of(node)
@@ -61,8 +61,7 @@ def with_recorded_sizes(new: Any, recorded: Any) -> Any:
         return recorded if _sizes_differ(new, recorded) else new
     if not _sizes_differ(new, recorded):
         return new
-    new_leaves, structure = pytree.tree_flatten(new)
-    return pytree.tree_unflatten(map(_in_dtype_of, pytree.tree_leaves(recorded), new_leaves), structure)
+    return with_leaves(new, map(_in_dtype_of, leaves_of(recorded), leaves_of(new)))
 
 
 def _in_dtype_of(recorded: Any, new: Any) -> Any:

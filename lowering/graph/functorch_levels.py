@@ -7,35 +7,22 @@ after:   the same with y = linear(b.to(bfloat16), w.to(bfloat16)).to(float32) be
 
 A value between these calls is a wrapper that lives as long as its level, which was over when capture ended. So nothing
 runs on wrappers again: the lowering asks what a call gives for plain tensors like them, and casts what it gives to
-the dtype that capture recorded, inside the level. Private functions of torch: checked on 2.13.0.
+the dtype that capture recorded, inside the level.
 """
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import torch
 from torch import fx
-from torch._C import _functorch
-from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
-_MODULES = {
-    "torch._C._functorch",
-    "torch._functorch.predispatch",
-    "torch._functorch.eager_transforms",
-    "torch.autograd.forward_ad",
-}
+from xpu_amp_dynamo.compat.functorch import is_level_function, is_wrapped, unwrapped
 
 
 def is_level_call(node: fx.Node) -> bool:
     """Tell whether a call enters or leaves a level, or wraps or unwraps a tensor for one."""
-    return node.op == "call_function" and getattr(node.target, "__module__", None) in _MODULES
-
-
-def outside_levels() -> contextlib.AbstractContextManager[object]:
-    """Return a context in which ops see plain tensors only, as if no level were open."""
-    return temporarily_clear_interpreter_stack()
+    return node.op == "call_function" and is_level_function(node.target)
 
 
 def without_wrappers(value: Any) -> Any:
@@ -46,13 +33,8 @@ def without_wrappers(value: Any) -> Any:
     return plain.requires_grad_(value.requires_grad)
 
 
-def is_wrapped(tensor: torch.Tensor) -> bool:
-    """Tell whether a tensor is a wrapper of some level, be it over by now."""
-    return _functorch.is_functorch_wrapped_tensor(tensor)
-
-
 def innermost(tensor: torch.Tensor) -> torch.Tensor:
     """Return the tensor inside all wrappers."""
     while is_wrapped(tensor):
-        tensor = _functorch.get_unwrapped(tensor)
+        tensor = unwrapped(tensor)
     return tensor

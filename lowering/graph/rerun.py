@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import fx
 from torch.fx.experimental.symbolic_shapes import statically_known_true
-from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from xpu_amp_dynamo.compat.pytree import leaves_of, map_tensors
+from xpu_amp_dynamo.compat.tensors import wraps_tensors
 from xpu_amp_dynamo.lowering.graph.values import storage_of, value_of
 
 Values = dict[fx.Node, Any]
@@ -39,12 +39,12 @@ def rerun(graph: fx.Graph, call: Callable[[fx.Node, Values], Any], can_run: Call
 
 def anew(value: Any) -> Any:
     """Return tensors like the recorded ones in memory of their own."""
-    return pytree.tree_map_only(torch.Tensor, _new_like, value)
+    return map_tensors(_new_like, value)
 
 
 def outputs_of(graph: fx.Graph) -> list[Any]:
     """List what a graph returns: nodes and constants."""
-    return pytree.tree_leaves(graph.output_node().args)
+    return leaves_of(graph.output_node().args)
 
 
 def ends_of(graph: fx.Graph) -> list[Any]:
@@ -64,7 +64,7 @@ def sharing_of(memories: Sequence[int | None]) -> tuple[int, ...]:
 
 
 def _new_like(tensor: torch.Tensor) -> torch.Tensor:
-    if tensor.layout is not torch.strided or is_traceable_wrapper_subclass(tensor):
+    if tensor.layout is not torch.strided or wraps_tensors(tensor):
         return tensor.clone()
     offset = tensor.storage_offset()
     if statically_known_true(offset == 0):

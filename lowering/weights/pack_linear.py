@@ -13,8 +13,8 @@ from __future__ import annotations
 from typing import Any
 
 from torch import fx
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from xpu_amp_dynamo.compat.tensors import wraps_tensors
 from xpu_amp_dynamo.lowering.graph.node_kind import op_name_of
 from xpu_amp_dynamo.lowering.graph.values import set_value, value_of
 from xpu_amp_dynamo.lowering.weights.plan import WeightPlan
@@ -54,7 +54,7 @@ def _is_product(node: fx.Node, weight: fx.Node) -> bool:
         return False
     given = _arguments_of(node)
     only_weight = given["weight"] is weight and given["input"] is not weight
-    return only_weight and not is_traceable_wrapper_subclass(value_of(given["input"]))
+    return only_weight and not wraps_tensors(value_of(given["input"]))
 
 
 def _pack(weight: fx.Node) -> None:

@@ -1,4 +1,4 @@
-"""Inductor's own settings, of ``torch._inductor.config``: which there are, what they may be. Checked on torch 2.13.0."""
+"""Settings of Inductor, of ``torch._inductor.config``: which there are, what they may be. Checked on torch 2.13.0."""
 
 from __future__ import annotations
 
