@@ -10,6 +10,7 @@ import torch
 import torch._inductor.config
 
 import xpu_amp_dynamo
+from xpu_amp_dynamo.lowering.run_passes import verify_thoroughly
 from xpu_amp_dynamo.policy.devices import AUTOCAST_KEYS
 
 pytest_plugins = ["xpu_amp_dynamo.simulator.pytest_plugin", "tests.counting"]
@@ -34,6 +35,13 @@ def simulation(request: pytest.FixtureRequest) -> Iterator[None]:
 def device(request: pytest.FixtureRequest) -> str:
     """Return the device type to test on."""
     return request.config.getoption("--device")
+
+
+@pytest.fixture(autouse=True)
+def verified_passes() -> Iterator[None]:
+    """Verify what every pass leaves by computing it anew."""
+    with verify_thoroughly():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -45,8 +45,8 @@ class CapturedVerifier:
         self._gm = gm
         self._context = context
         self._thorough = thorough
-        self._sharing = sharing_of(_recorded_memories(gm.graph))
-        self._untrue = set(_untrue_nodes(_run(gm.graph))) if thorough else set()
+        self._ends = ends_of(gm.graph)
+        self._values = list(map(_recorded, self._ends))
 
     def check(self, passes: str) -> None:
         """Check that the graph is well formed and fully lowered.
@@ -54,37 +54,40 @@ class CapturedVerifier:
         Raises:
             LoweringError: a region is left, a listed op has an input of another dtype than the rule wants, a cast
                 does nothing or is not used, an output has another dtype than recorded, or inputs and outputs share
-                memory that they did not share before. The message names the node.
+                memory that they did not share before; and in thorough checks, a node computes another dtype than
+                recorded. The message names the node.
         """
         verify(self._gm, self._context)
-        self._check_sharing(_recorded_memories(self._gm.graph), passes)
-        if self._thorough:
-            # Inside regions values were recorded under autocast, and so were untrue before.
-            self._untrue = set()
-            self.check_thoroughly(passes)
+        self._check_sharing(memories_of(map(_recorded, ends_of(self._gm.graph))), passes)
+        for node, value in (_run(self._gm.graph) if self._thorough else {}).items():
+            if has_value(node) and dtypes_in(value_of(node)) != dtypes_in(value):
+                problem = f"computes {dtypes_in(value)}, recorded are {dtypes_in(value_of(node))}"
+                raise LoweringError(f"{node.format_node()} {problem}; {_BUG}")
 
     def check_thoroughly(self, passes: str) -> None:
-        """Check the same of memory, and the dtypes of all values, by running the graph on fake tensors.
+        """Check the same of memory in the midst of the passes, by running the graph on fake tensors.
+
+        Not of dtypes: inside regions these were recorded under autocast, and are true only once casts are there.
 
         Raises:
-            LoweringError: a node computes another dtype than recorded, or inputs and outputs share memory that they
-                did not share before.
+            LoweringError: inputs and outputs share memory that they did not share before.
         """
         self._gm.graph.lint()
         values = _run(self._gm.graph)
-        for node in _untrue_nodes(values):
-            if node not in self._untrue:
-                problem = f"computes {dtypes_in(values[node])}, recorded are {dtypes_in(value_of(node))}"
-                raise LoweringError(f"after {passes}, {node.format_node()} {problem}; {_BUG}")
         if values:
             self._check_sharing(_memories(self._gm.graph, values), passes)
 
     def _check_sharing(self, memories: list[int | None], passes: str) -> None:
-        before = self._sharing
+        before = sharing_of(memories_of(self._values_before()))
         for end, first in enumerate(sharing_of(memories)):
             if before[end] != before[first]:
                 ends = ends_of(self._gm.graph)
                 raise LoweringError(f"after {passes}, {ends[end]} shares memory with {ends[first]}; {_BUG}")
+
+    def _values_before(self) -> list[Any]:
+        """Return the values that inputs and outputs had; where the graph had none, those recorded meanwhile."""
+        pairs = zip(self._ends, self._values, strict=True)
+        return [self._context.recorded.get(end) if value is None else value for end, value in pairs]
 
 
 def verify(gm: fx.GraphModule, context: LoweringContext) -> None:
@@ -100,9 +103,9 @@ def verify(gm: fx.GraphModule, context: LoweringContext) -> None:
                 raise LoweringError(f"{problem} at {node.format_node()}; {_BUG}")
 
 
-def _recorded_memories(graph: fx.Graph) -> list[int | None]:
-    """Return the memories of inputs and outputs by their recorded values."""
-    return memories_of(value_of(end) if isinstance(end, fx.Node) else None for end in ends_of(graph))
+def _recorded(end: Any) -> Any:
+    """Return the value of an input or output, None of a constant."""
+    return value_of(end) if isinstance(end, fx.Node) else None
 
 
 def _memories(graph: fx.Graph, values: Values) -> list[int | None]:
@@ -129,11 +132,6 @@ def _call(node: fx.Node, values: Values) -> Any:
         return call_fake(node, *fx.map_arg((node.args, node.kwargs), values.__getitem__))
     except REFUSALS:
         return anew(value_of(node))
-
-
-def _untrue_nodes(values: Values) -> list[fx.Node]:
-    """List the nodes whose recorded values have other dtypes than those that they compute."""
-    return [node for node, value in values.items() if has_value(node) and dtypes_in(value_of(node)) != dtypes_in(value)]
 
 
 def _check_listed_op(node: fx.Node, context: LoweringContext) -> str | None:
