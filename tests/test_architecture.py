@@ -75,6 +75,7 @@ FLOORS = [
     ["lowering.captured", "lowering.aten"],
     ["lowering.weights"],
     ["lowering.pipeline", "runtime"],
+    ["lowering"],
     ["inductor", "dynamo"],
     ["options", "loss_scaling"],
     ["backend"],
@@ -195,6 +196,8 @@ def test_every_public_name_is_documented():
     public = [n for n in names if getattr(getattr(xpu_amp_dynamo, n), "__module__", "").startswith("xpu_amp_dynamo")]
     assert set(public) == {
         "BackendOptions",
+        "ExportOptions",
+        "LoweringOptions",
         "LoweringReport",
         "Policy",
         "autocast",

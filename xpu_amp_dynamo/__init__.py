@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from xpu_amp_dynamo.backend import lower, xpu_amp
 from xpu_amp_dynamo.exported import lower_exported
 from xpu_amp_dynamo.lowering.report import LoweringReport, record_lowerings
-from xpu_amp_dynamo.options import BackendOptions
+from xpu_amp_dynamo.options import BackendOptions, ExportOptions, LoweringOptions
 from xpu_amp_dynamo.policy.devices import default_device_type
 from xpu_amp_dynamo.policy.policy import Policy
 from xpu_amp_dynamo.runtime.autocast import autocast
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "BackendOptions",
+    "ExportOptions",
+    "LoweringOptions",
     "LoweringReport",
     "Policy",
     "autocast",

@@ -18,10 +18,11 @@ from xpu_amp_dynamo.inductor.compiler import inductor_compiler
 from xpu_amp_dynamo.inductor.settings import with_settings
 from xpu_amp_dynamo.inductor.workarounds import inductor_workarounds
 from xpu_amp_dynamo.loss_scaling import warn_of_loss_scaling
+from xpu_amp_dynamo.lowering import keep_weights, lower_graph
 from xpu_amp_dynamo.lowering.captured.find_regions import captured_in_region
 from xpu_amp_dynamo.lowering.graph.autocast_state import AutocastState
 from xpu_amp_dynamo.lowering.graph.values import value_of
-from xpu_amp_dynamo.lowering.pipeline import PACKING, keep_weights, lower_graph
+from xpu_amp_dynamo.lowering.pipeline import PACKING
 from xpu_amp_dynamo.lowering.report import publish_report
 from xpu_amp_dynamo.lowering.weights.plan import WeightPlan
 from xpu_amp_dynamo.options import BackendOptions, LoweringOptions

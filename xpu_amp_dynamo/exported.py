@@ -10,9 +10,9 @@ from torch import fx
 from torch.export.graph_signature import ExportGraphSignature, InputKind
 
 from xpu_amp_dynamo.backend import lower_under_options
+from xpu_amp_dynamo.lowering import store_weights
 from xpu_amp_dynamo.lowering.graph.values import storage_of, value_of
 from xpu_amp_dynamo.lowering.graph.writes import written_storages
-from xpu_amp_dynamo.lowering.pipeline import store_weights
 from xpu_amp_dynamo.lowering.weights.plan import WeightPlan, placeholders
 from xpu_amp_dynamo.options import ExportOptions
 
