@@ -13,7 +13,7 @@ import xpu_amp_dynamo
 from xpu_amp_dynamo.lowering.run_passes import verify_thoroughly
 from xpu_amp_dynamo.policy.devices import AUTOCAST_KEYS
 
-pytest_plugins = ["xpu_amp_dynamo.simulator.pytest_plugin", "tests.counting"]
+pytest_plugins = ["xpu_amp_dynamo.simulator.pytest_plugin", "tests.support.count_architectures"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

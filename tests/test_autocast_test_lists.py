@@ -14,7 +14,7 @@ from torch.testing._internal.autocast_test_lists import AutocastTestLists
 from torch.utils import _pytree as pytree
 
 import xpu_amp_dynamo
-from tests.conformance.samples import same
+from tests.support.samples import same
 from xpu_amp_dynamo import Policy
 from xpu_amp_dynamo.errors import BannedOpError
 

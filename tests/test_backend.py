@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch._dynamo.utils import counters
 
 import xpu_amp_dynamo
-from tests.programs.comparison import assert_same, counting_backend
+from tests.support.comparison import assert_same, counting_backend
 from xpu_amp_dynamo import BackendOptions, Policy, backend, loss_scaling
 from xpu_amp_dynamo.errors import InvalidOptionError
 

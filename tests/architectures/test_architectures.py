@@ -1,7 +1,7 @@
 """Architectures of other libraries, compiled in a region and alone, against eager code and against stock Dynamo.
 
 An architecture that its library cannot build, or that eager mode or stock Dynamo cannot run, is skipped with the
-reason; ``tests.counting`` fails a complete sweep that compared too few.
+reason; ``tests.support.count_architectures`` fails a complete sweep that compared too few.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pytest
 from tests.architectures import checks, registries
 from tests.architectures.checks import Usable
 from tests.architectures.running import Unusable, differences, run_compiled
-from tests.counting import PROPERTY
+from tests.support.count_architectures import PROPERTY
 
 # How many architectures the default run and the one with Inductor take of each library: the first small ones.
 SAMPLES = {"transformers": 7, "diffusers": 3, "timm": 3, "torchvision": 2}

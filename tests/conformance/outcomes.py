@@ -12,7 +12,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 import xpu_amp_dynamo
-from tests.conformance.samples import Call, reset_random_state
+from tests.support.samples import Call, reset_random_state
 
 REFUSALS = (RuntimeError, ValueError, TypeError, IndexError, AssertionError)
 Region = Callable[[], contextlib.AbstractContextManager]

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from tests.conformance.samples import Call
+from tests.support.samples import Call
 
 # "Ops that can autocast to bfloat16", "Ops that can autocast to float16"
 DOCUMENTED_LOWER = {

@@ -23,7 +23,7 @@ from tests.conformance.outcomes import (
     outcome_of,
     outcome_or_none,
 )
-from tests.conformance.samples import OPS, Call, calls_of, first_lower
+from tests.support.samples import OPS, Call, calls_of, first_lower
 
 NAMES = sorted(
     OPS.keys() - known_exceptions.UNINITIALISED - known_exceptions.NOT_REPEATABLE - compiled_exceptions.ONLY_ON_CUDA

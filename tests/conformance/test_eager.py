@@ -10,8 +10,8 @@ from torch.utils import _pytree as pytree
 
 import xpu_amp_dynamo
 from tests.conformance import known_exceptions as known
-from tests.conformance.samples import OPS, Call, calls_of, first_lower, outcome_of, same
 from tests.conformance.statement import expected_outcome
+from tests.support.samples import OPS, Call, calls_of, first_lower, outcome_of, same
 from xpu_amp_dynamo import Policy
 
 NAMES = sorted(OPS.keys() - known.UNINITIALISED - known.NOT_REPEATABLE - known.RAISES_IN_REGION)

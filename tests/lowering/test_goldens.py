@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from expecttest import assert_expected_inline
 
-from tests.lowering.graphs import lowered_text
+from tests.support.captured_graphs import lowered_text
 
 BFLOAT16, FLOAT16, FLOAT32, FLOAT64 = torch.bfloat16, torch.float16, torch.float32, torch.float64
 

@@ -10,7 +10,7 @@ from torch.amp import autocast_mode
 from torch.utils.checkpoint import checkpoint
 
 import xpu_amp_dynamo
-from tests.lowering.graphs import casts_in, lowered_graphs
+from tests.support.captured_graphs import casts_in, lowered_graphs
 from xpu_amp_dynamo.errors import BannedOpError, LoweringError
 from xpu_amp_dynamo.lowering.captured.find_regions import find_regions
 from xpu_amp_dynamo.lowering.graph.autocast_state import AutocastState

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch._inductor.utils import run_and_get_code
 
 import xpu_amp_dynamo
-from tests.programs.comparison import assert_compiled_equals_eager, assert_same, compile_program, outcome_of
+from tests.support.comparison import assert_compiled_equals_eager, assert_same, compile_program, outcome_of
 from xpu_amp_dynamo import loss_scaling
 
 # Small enough for the gradient of a squared sum of exponentials in float16.

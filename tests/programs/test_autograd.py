@@ -9,7 +9,7 @@ from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
 import xpu_amp_dynamo
-from tests.programs.comparison import (
+from tests.support.comparison import (
     assert_compiled_equals_eager,
     assert_same,
     compile_program,

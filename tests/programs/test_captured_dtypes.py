@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import xpu_amp_dynamo
-from tests.lowering.graphs import casts_in, lowered_graphs
-from tests.programs.comparison import compile_program
+from tests.support.captured_graphs import casts_in, lowered_graphs
+from tests.support.comparison import compile_program
 from xpu_amp_dynamo.errors import LoweringError
 
 LOWER = (torch.bfloat16, torch.float16)

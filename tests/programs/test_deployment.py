@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch.utils import _pytree as pytree
 
 import xpu_amp_dynamo
-from tests.programs.comparison import assert_same, relative_error
+from tests.support.comparison import assert_same, relative_error
 from xpu_amp_dynamo.errors import InvalidOptionError
 
 # Inductor copies pytree's LeafSpec when it packages a program, torch 2.13.0.

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 import xpu_amp_dynamo
-from tests.programs.comparison import counting_backend
+from tests.support.comparison import counting_backend
 
 LENGTHS = (4, 7, 12, 33)
 # Equal to no other size: Dynamo takes sizes that are equal at first to stay equal.

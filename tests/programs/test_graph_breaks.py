@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import xpu_amp_dynamo
-from tests.programs.comparison import assert_compiled_equals_eager, compile_program, counting_backend
+from tests.support.comparison import assert_compiled_equals_eager, compile_program, counting_backend
 
 # Dynamo looks at `.grad` of a non-leaf input behind a graph break, torch 2.13.0.
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")

@@ -10,7 +10,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 import xpu_amp_dynamo
-from tests.programs.comparison import compile_program, counting_backend
+from tests.support.comparison import compile_program, counting_backend
 from xpu_amp_dynamo import Policy
 from xpu_amp_dynamo.compat.regions_around import open_regions
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 import xpu_amp_dynamo
-from tests.programs.comparison import assert_compiled_equals_eager, compile_program, outcome_of, relative_error
+from tests.support.comparison import assert_compiled_equals_eager, compile_program, outcome_of, relative_error
 
 BFLOAT16, FLOAT32 = torch.bfloat16, torch.float32
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.programs.comparison import relative_error
+from tests.support.comparison import relative_error
 
 BFLOAT16 = torch.bfloat16
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch.testing._internal.two_tensor import TwoTensor
 
 import xpu_amp_dynamo
-from tests.programs.comparison import INNER_BACKENDS, assert_compiled_equals_eager, compile_program, relative_error
+from tests.support.comparison import INNER_BACKENDS, assert_compiled_equals_eager, compile_program, relative_error
 
 BFLOAT16, FLOAT32, FLOAT8 = torch.bfloat16, torch.float32, torch.float8_e4m3fn
 

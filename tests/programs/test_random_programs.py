@@ -11,8 +11,8 @@ import torch
 from hypothesis import HealthCheck, assume, given, note, settings
 
 import xpu_amp_dynamo
-from tests.programs.comparison import assert_same, outcome_of, register_backend
 from tests.programs.random_programs import EXPRESSIONS, WRITES, inputs, programs
+from tests.support.comparison import assert_same, outcome_of, register_backend
 
 # `make fuzz` sets the number, and draws other programs in each run.
 NUMBER = os.environ.get("RANDOM_PROGRAMS")

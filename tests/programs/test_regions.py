@@ -7,7 +7,7 @@ import torch
 import transformers
 
 import xpu_amp_dynamo
-from tests.programs.comparison import assert_compiled_equals_eager, compile_program
+from tests.support.comparison import assert_compiled_equals_eager, compile_program
 
 BFLOAT16, FLOAT16, FLOAT32 = torch.bfloat16, torch.float16, torch.float32
 OFF = {"enabled": False}

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 import xpu_amp_dynamo
-from tests.programs.comparison import assert_same
+from tests.support.comparison import assert_same
 
 THREADS = 8
 

@@ -12,7 +12,7 @@ import transformers
 
 import xpu_amp_dynamo
 from benchmarks.models import MODELS, Size, build, loss_and_output
-from tests.programs.comparison import assert_same
+from tests.support.comparison import assert_same
 
 transformers.logging.set_verbosity_error()
 pytestmark = pytest.mark.filterwarnings("ignore:float16 training needs loss scaling")

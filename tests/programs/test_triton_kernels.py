@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 import xpu_amp_dynamo
-from tests.programs.comparison import relative_error
+from tests.support.comparison import relative_error
 
 BFLOAT16, FLOAT32 = torch.bfloat16, torch.float32
 

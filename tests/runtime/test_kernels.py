@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.conformance.samples import OPS, calls_of, outcome_of, same
+from tests.support.samples import OPS, calls_of, outcome_of, same
 from xpu_amp_dynamo import Policy, install
 from xpu_amp_dynamo.errors import UnlistableOpError
 from xpu_amp_dynamo.policy.op_names import overloads_of

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.conformance.samples import outcome_of, same
-from tests.programs.comparison import assert_compiled_equals_eager
+from tests.support.comparison import assert_compiled_equals_eager
+from tests.support.samples import outcome_of, same
 from xpu_amp_dynamo import Policy, autocast, install
 from xpu_amp_dynamo.policy.op_names import overloads_of
 from xpu_amp_dynamo.policy.tables.opaque import OPAQUE

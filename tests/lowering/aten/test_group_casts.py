@@ -8,7 +8,7 @@ import pytest
 import torch
 from expecttest import assert_expected_inline
 
-from tests.lowering.aten.aten_graphs import BFLOAT16, FLOAT32, convert, graph_of, run_pass, text_of
+from tests.support.aten_graphs import BFLOAT16, FLOAT32, convert, graph_of, run_pass, text_of
 from xpu_amp_dynamo.lowering.aten import library_calls
 from xpu_amp_dynamo.lowering.aten.group_casts import group_casts
 from xpu_amp_dynamo.lowering.aten.widen_results import widen_results

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.lowering.aten.aten_graphs import BFLOAT16, FLOAT32, convert, graph_of
+from tests.support.aten_graphs import BFLOAT16, FLOAT32, convert, graph_of
 from xpu_amp_dynamo.lowering import aten
 from xpu_amp_dynamo.lowering.aten.fold_casts import fold_casts
 from xpu_amp_dynamo.lowering.pipeline import COMPILED, JOINT

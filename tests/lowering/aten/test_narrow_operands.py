@@ -6,7 +6,7 @@ import pytest
 import torch
 from expecttest import assert_expected_inline
 
-from tests.lowering.aten.aten_graphs import BFLOAT16, FLOAT16, FLOAT32, convert, graph_of, run_pass, text_of
+from tests.support.aten_graphs import BFLOAT16, FLOAT16, FLOAT32, convert, graph_of, run_pass, text_of
 from xpu_amp_dynamo.lowering.aten.narrow_operands import narrow_operands
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from expecttest import assert_expected_inline
 
-from tests.lowering.aten.aten_graphs import (
+from tests.support.aten_graphs import (
     BFLOAT16,
     FLOAT16,
     FLOAT32,

@@ -13,7 +13,7 @@ from torch._inductor.decomposition import decompositions
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from tests.lowering.aten.aten_graphs import run_pass
+from tests.support.aten_graphs import run_pass
 from xpu_amp_dynamo.lowering.pipeline import JOINT, ROUNDING_LESS, without
 
 aten = torch.ops.aten

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.lowering.aten.aten_graphs import BFLOAT16, FLOAT16, FLOAT32, convert, graph_of, run_pass
+from tests.support.aten_graphs import BFLOAT16, FLOAT16, FLOAT32, convert, graph_of, run_pass
 from xpu_amp_dynamo.lowering.aten.fold_casts import fold_casts
 from xpu_amp_dynamo.lowering.aten.group_casts import group_casts
 from xpu_amp_dynamo.lowering.aten.narrow_concatenations import narrow_concatenations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.lowering.aten.aten_graphs import BFLOAT16, FLOAT32, convert, graph_of
+from tests.support.aten_graphs import BFLOAT16, FLOAT32, convert, graph_of
 from xpu_amp_dynamo.errors import LoweringError
 from xpu_amp_dynamo.lowering.aten.edit import call_after, casts_in
 from xpu_amp_dynamo.lowering.aten.verify import outline_of, verify

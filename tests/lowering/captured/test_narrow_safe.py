@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conformance.samples import OPS
+from tests.support.samples import OPS
 from xpu_amp_dynamo.policy.op_names import overloads_of
 from xpu_amp_dynamo.policy.tables import narrow_safe
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 import xpu_amp_dynamo
-from tests.lowering.graphs import body_of
+from tests.support.captured_graphs import body_of
 from xpu_amp_dynamo.lowering.graph.casting import is_inserted_cast
 from xpu_amp_dynamo.lowering.weights.cast_before_views import cast_before_views
 from xpu_amp_dynamo.lowering.weights.plan import WeightPlan, placeholders, weights_of

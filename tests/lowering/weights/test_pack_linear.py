@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 import xpu_amp_dynamo
-from tests.lowering.graphs import body_of
+from tests.support.captured_graphs import body_of
 from xpu_amp_dynamo.lowering.pipeline import keep_weights
 from xpu_amp_dynamo.lowering.weights import pack_linear as module
 from xpu_amp_dynamo.ops.packed_linear import PACKED, PACKED_LINEAR, can_pack
