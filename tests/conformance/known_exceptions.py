@@ -26,13 +26,3 @@ NOT_REPEATABLE = {"linalg.lstsq", "linalg.lstsq.grad_oriented"}
 
 # Make sparse tensors, which the simulated XPU does not have.
 SPARSE = {"sparse.mm.reduce", "sparse.sampled_addmm"}
-
-# Dynamo cannot capture these calls: they read data on the host, so they never reach a graph.
-NOT_CAPTURABLE = {
-    "corrcoef",
-    "cov",
-    "linalg.lstsq",
-    "linalg.lstsq.grad_oriented",
-    "nn.functional.ctc_loss",
-    "nn.functional.gaussian_nll_loss",
-}
