@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import xpu_amp_dynamo
+from tests.support.captured_graphs import run_changed
 
 
 def chain_of_layers(count):
@@ -49,15 +50,13 @@ def chain_of_cells(count):
 def calls_of_lowering(program, x) -> int:
     profile = cProfile.Profile()
 
-    def backend(gm, example_inputs):
+    def lower(gm, example_inputs):
         profile.enable()
         xpu_amp_dynamo.lower(gm, example_inputs)
         profile.disable()
-        return gm
 
-    torch._dynamo.reset()
     with torch.no_grad():
-        torch.compile(program, backend=backend, fullgraph=True)(x)
+        run_changed(lower, program, x, fullgraph=True)
     return pstats.Stats(profile).total_calls
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 import xpu_amp_dynamo
-from tests.support.captured_graphs import body_of
+from tests.support.captured_graphs import body_of, run_changed
 from xpu_amp_dynamo.lowering.graph.casting import is_inserted_cast
 from xpu_amp_dynamo.lowering.weights.cast_before_views import cast_before_views
 from xpu_amp_dynamo.lowering.weights.plan import WeightPlan, placeholders, weights_of
@@ -19,25 +19,22 @@ W, EXPERTS = (torch.nn.Parameter(torch.randn(*size, generator=_generator)) for s
 
 def recast(program, *inputs):
     """Return a program's graph after the pass, whether that changed it, and the inputs that the graph casts."""
-    found = []
 
-    def backend(gm, example_inputs):
+    def change(gm, example_inputs):
         xpu_amp_dynamo.lower(gm, example_inputs)
         changed = cast_before_views(gm, WeightPlan(weights_of(gm, example_inputs)))
         gm.recompile()
         gm.graph.lint()
-        found.append((gm, changed))
-        return gm
+        return gm, changed
 
-    torch._dynamo.reset()
     with torch.no_grad():
-        expected, lowered = program(*inputs), torch.compile(program, backend=backend, fullgraph=True)(*inputs)
+        expected = program(*inputs)
+        lowered, [(gm, changed)] = run_changed(change, program, *inputs, fullgraph=True)
         xpu_amp_dynamo.install(device_type="cpu")
         with torch.autocast("cpu"):
             eager = program(*inputs)
     assert lowered.dtype is expected.dtype
     assert torch.equal(lowered, eager.to(expected.dtype))
-    gm, changed = found[0]
     return gm, changed, [n.name for n in placeholders(gm) if any(map(is_inserted_cast, n.users))]
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 import xpu_amp_dynamo
-from tests.support.captured_graphs import body_of
+from tests.support.captured_graphs import body_of, run_changed
 from xpu_amp_dynamo.lowering.pipeline import keep_weights
 from xpu_amp_dynamo.lowering.weights import pack_linear as module
 from xpu_amp_dynamo.ops.packed_linear import PACKED, PACKED_LINEAR, can_pack
@@ -20,17 +20,13 @@ W, BIAS = (torch.nn.Parameter(torch.randn(*size, generator=_generator)) for size
 
 def packed(program, *inputs, dtype=torch.bfloat16):
     """Return a program's graph after the pass, and the layouts of the weights that it wants."""
-    found = []
 
-    def backend(gm, example_inputs):
+    def pack(gm, example_inputs):
         xpu_amp_dynamo.lower(gm, example_inputs, dtype=dtype)
-        found.append(keep_weights(gm, example_inputs, skip=["cast_before_views"]))
-        return gm
+        return keep_weights(gm, example_inputs, skip=["cast_before_views"])
 
-    torch._dynamo.reset()
     with torch.no_grad():
-        torch.compile(program, backend=backend, fullgraph=True)(*inputs)
-    own, plan = found[0]
+        _, [(own, plan)] = run_changed(pack, program, *inputs, fullgraph=True)
     return own, [cast.layout for cast in plan.kept]
 
 
