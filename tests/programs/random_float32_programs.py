@@ -7,9 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from hypothesis import strategies as st
 from torch.utils.checkpoint import checkpoint
+
+from tests.programs.random_statements import (
+    ARITHMETIC,
+    COPIES,
+    INDENT,
+    OTHER_WRITES,
+    REARRANGED,
+    SIMPLE_WRITES,
+    Draw,
+    Writer,
+    function_of,
+)
 
 # Expressions of square matrices that give a square matrix, so that any can follow any. All are continuous, so that an
 # error of rounding stays one: no comparison, no argmax of a computed value.
@@ -39,17 +50,9 @@ LISTED = (
     "F.layer_norm({a}, (4,), {b}[0], {c}[1], eps=0.1)",
 )
 LAYOUT = (
-    "{a}.t()",
-    "{a}.reshape(2, 8).t().reshape(4, 4)",
-    "{a}[0].expand(4, 4)",
-    "torch.cat({a}.chunk(2, -1), -1)",
-    "{a}.split(2)[0].repeat(2, 1)",
-    "{a}.unbind()[1].expand(4, 4)",
-    "{a}.flip(0)",
+    *REARRANGED,
     "{a}.t().contiguous()",
-    "{a}.detach()",
-    "{a}.clone()",
-    "{a}[:]",
+    *COPIES,
     "{a}.view(16).view(4, 4)",
     "{a}.diagonal().expand(4, 4)",
     "{a}.index_select(0, target)",
@@ -59,11 +62,7 @@ LAYOUT = (
     "{a}.repeat_interleave(2, 0)[1:5]",
 )
 POINTWISE = (
-    "{a} + {b}",
-    "{a} - 0.3 * {b}",
-    "{a} * {b}",
-    "{a} / ({b}.abs() + 1)",
-    "torch.maximum({a}, {b})",
+    *ARITHMETIC,
     "torch.where(mask, {a}, {b})",
     "torch.softmax({a}, -1)",
     "F.layer_norm({a}, (4,), eps=0.1)",
@@ -129,12 +128,7 @@ SUBGRAPHS = (
 )
 EXPRESSIONS = LISTED * 2 + LAYOUT + POINTWISE + DTYPES + SUBGRAPHS * 2
 WRITES = (
-    "{v}.add_({b})",
-    "{v}.mul_(0.5)",
-    "{v}.copy_({b})",
-    "{v}.addmm_({b}, {c})",
-    "{v}[0] = {b}[1]",
-    "{v}[:, 1:3] = {b}[:, :2]",
+    *SIMPLE_WRITES,
     "{v}[:, positions] = {b}[:, :2]",
     "{v}[target] = {b}",
     "{v}[mask] = 0.5",
@@ -142,9 +136,7 @@ WRITES = (
     "{v}.masked_fill_(mask, -3.0)",
     "{v}.masked_scatter_(mask, {b})",
     "{v}.fill_diagonal_(1.0)",
-    "{v}.t().sub_({b})",
-    "{v}.relu_()",
-    "F.relu({v}, inplace=True)",
+    *OTHER_WRITES,
     "{v}.index_add_(0, target, {b})",
     "{v} += {b} @ {c} / 4",
     "torch._foreach_mul_([{v}], 0.5)",
@@ -167,7 +159,6 @@ VIEWS = ("{v}.t()", "{v}[1:]", "{v}[:, :2]", "{v}.view(-1)[::2]", "{v}.detach()"
 MATRICES = ("x", "y", "w", "u", "state")
 WRITABLE = ("x", "state")
 INPUTS = (*MATRICES, "target", "positions", "mask", "flag")
-INDENT = "    "
 
 
 @torch.library.custom_op("xpu_amp_programs::float32_scale", mutates_args=())
@@ -226,18 +217,15 @@ class Float32Program:
 
     def function(self, compiled: bool = False) -> Callable[..., Any]:
         """Return the function; ``compiled`` says whether it is going to be captured."""
-        namespace = {
-            "torch": torch,
-            "F": F,
-            "checkpoint": checkpoint if compiled else python_checkpoint,
-            "float32_scale": float32_scale,
-            "block": block,
-            "one_branch": one_branch,
-            "other_branch": other_branch,
-            "cond": torch.cond if compiled else python_cond,
-        }
-        exec(compile(self.source, "<random program>", "exec"), namespace)
-        return namespace["program"]
+        return function_of(
+            self.source,
+            checkpoint=checkpoint if compiled else python_checkpoint,
+            float32_scale=float32_scale,
+            block=block,
+            one_branch=one_branch,
+            other_branch=other_branch,
+            cond=torch.cond if compiled else python_cond,
+        )
 
 
 def inputs(device: str = "cpu") -> tuple[torch.Tensor, ...]:
@@ -249,36 +237,26 @@ def inputs(device: str = "cpu") -> tuple[torch.Tensor, ...]:
     return x, y, w.requires_grad_(), u.requires_grad_(), state, *indices, mask, torch.tensor(True, device=device)
 
 
-class _Writer:
-    """Writes one program from drawn numbers."""
+class _Float32Writer(Writer):
+    """Writes statements, graph breaks among them if these are allowed, and what is returned."""
 
-    def __init__(self, draw: Callable[..., Any], breaks: bool) -> None:
-        self.draw = draw
+    def __init__(self, draw: Draw, breaks: bool) -> None:
+        super().__init__(draw, MATRICES)
         self.breaks = breaks
-        self.names = list(MATRICES)
-        self.lines: list[str] = []
-
-    def operand(self) -> str:
-        """Choose a value, late ones as often as all early ones."""
-        late = self.names[-4:] if self.draw(st.booleans()) else self.names
-        return self.draw(st.sampled_from(late))
 
     def statement(self) -> None:
         """Write one assignment, write or graph break."""
-        operands = {key: self.operand() for key in "abc"}
-        own = self.names[len(MATRICES) :]
+        operands = self.operands()
         kind = self.draw(st.integers(0, 11))
         if kind == 0 and self.breaks:
             text = "torch._dynamo.graph_break()"
         elif kind == 1:
             text = self.draw(st.sampled_from(WRITES_TO_INPUTS))
             text = text.format(i=self.draw(st.sampled_from(WRITABLE)), **operands)
-        elif kind in (2, 3) and own:
-            text = self.draw(st.sampled_from(WRITES)).format(v=self.draw(st.sampled_from(own)), **operands)
+        elif kind in (2, 3) and self.own:
+            text = self.write(WRITES, operands)
         else:
-            name = f"v{len(self.names)}"
-            text = f"{name} = {self.draw(st.sampled_from(EXPRESSIONS)).format(**operands)}"
-            self.names.append(name)
+            text = self.assignment(EXPRESSIONS, operands)
         self.lines.append(INDENT + text)
 
     def results(self) -> str:
@@ -289,9 +267,9 @@ class _Writer:
 
 
 @st.composite
-def float32_programs(draw: Callable[..., Any], most: int = 15, breaks: bool = True) -> Float32Program:
+def float32_programs(draw: Draw, most: int = 15, breaks: bool = True) -> Float32Program:
     """Draw a program of 5 to ``most`` statements."""
-    writer = _Writer(draw, breaks)
+    writer = _Float32Writer(draw, breaks)
     writer.lines.append(f"{INDENT}v{len(MATRICES)} = {draw(st.sampled_from(('x', 'y')))} @ w")
     writer.names.append(f"v{len(MATRICES)}")
     for _ in range(draw(st.integers(4, most - 1))):

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from hypothesis import strategies as st
+
+from tests.programs.random_statements import (
+    ARITHMETIC,
+    COPIES,
+    INDENT,
+    OTHER_WRITES,
+    REARRANGED,
+    SIMPLE_WRITES,
+    Draw,
+    Writer,
+    function_of,
+)
 
 # Expressions of one, two or three square matrices that give a square matrix, so that any can follow any.
 SIDE = 4
@@ -48,11 +61,7 @@ EXPRESSIONS = (
     "torch.lerp({a}, {b}, 0.3)",
     "F.layer_norm({a}, (4,), {b}[0], {c}[1])",
     # no list
-    "{a} + {b}",
-    "{a} - 0.3 * {b}",
-    "{a} * {b}",
-    "{a} / ({b}.abs() + 1)",
-    "torch.maximum({a}, {b})",
+    *ARITHMETIC,
     "torch.where({a} > 0, {b}, {c})",
     "torch.softmax({a}, -1)",
     "F.layer_norm({a}, (4,))",
@@ -67,17 +76,9 @@ EXPRESSIONS = (
     "{a}.cumsum(0)",
     "F.dropout({a}, 0.5, training=False)",
     # layout
-    "{a}.t()",
-    "{a}.reshape(2, 8).t().reshape(4, 4)",
-    "{a}[0].expand(4, 4)",
-    "torch.cat({a}.chunk(2, -1), -1)",
-    "{a}.split(2)[0].repeat(2, 1)",
-    "{a}.unbind()[1].expand(4, 4)",
-    "{a}.flip(0)",
+    *REARRANGED,
     "{a}.contiguous()",
-    "{a}.detach()",
-    "{a}.clone()",
-    "{a}[:]",
+    *COPIES,
     "{a}.view(4, 4)",
     "{a}.diagonal().expand(4, 4)",
     # dtypes
@@ -97,15 +98,8 @@ EXPRESSIONS = (
     "torch.cat([{a}, {b}], out=torch.empty(8, 4))[:4]",
 )
 WRITES = (
-    "{v}.add_({b})",
-    "{v}.mul_(0.5)",
-    "{v}.copy_({b})",
-    "{v}.addmm_({b}, {c})",
-    "{v}[0] = {b}[1]",
-    "{v}[:, 1:3] = {b}[:, :2]",
-    "{v}.t().sub_({b})",
-    "{v}.relu_()",
-    "F.relu({v}, inplace=True)",
+    *SIMPLE_WRITES,
+    *OTHER_WRITES,
     "{v}.masked_fill_({b} > 0, 0.25)",
     "{v}.index_add_(0, target, {b})",
     "{v} += {b} @ {c}",
@@ -118,7 +112,6 @@ BLOCKS = (
     "with torch.no_grad():",
 )
 INPUTS = ("x", "y", "low", "w", "u")
-INDENT = "    "
 
 
 @dataclass(frozen=True)
@@ -136,43 +129,26 @@ class RandomProgram:
         """Whether the source opens regions of its own."""
         return "autocast" in self.source
 
-    def function(self):
+    def function(self) -> Callable[..., Any]:
         """Return the function."""
-        namespace = {"torch": torch, "F": F}
-        exec(compile(self.source, "<random program>", "exec"), namespace)
-        return namespace["program"]
+        return function_of(self.source)
 
 
-def inputs():
+def inputs() -> tuple[torch.Tensor, ...]:
     """Return the inputs: float32 and bfloat16 matrices, two weights with gradients, and indices."""
     generator = torch.Generator().manual_seed(0)
     x, y, low, w, u = (torch.randn(SIDE, SIDE, generator=generator) for _ in INPUTS)
     return x, y, low.bfloat16(), w.requires_grad_(), u.requires_grad_(), torch.tensor([1, 3, 0, 2])
 
 
-class _Writer:
-    """Writes one program from drawn numbers."""
-
-    def __init__(self, draw) -> None:
-        self.draw = draw
-        self.names = list(INPUTS)
-        self.lines = []
-
-    def operand(self) -> str:
-        """Choose a value, late ones as often as all early ones."""
-        late = self.names[-4:] if self.draw(st.booleans()) else self.names
-        return self.draw(st.sampled_from(late))
+class _BlockWriter(Writer):
+    """Writes statements and blocks of them, which may be regions."""
 
     def statement(self, indent: str) -> None:
         """Write one assignment or one write."""
-        operands = {key: self.operand() for key in "abc"}
-        own = self.names[len(INPUTS) :]
-        if own and self.draw(st.integers(0, 7)) == 0:
-            text = self.draw(st.sampled_from(WRITES)).format(v=self.draw(st.sampled_from(own)), **operands)
-        else:
-            name = f"v{len(self.names)}"
-            text = f"{name} = {self.draw(st.sampled_from(EXPRESSIONS)).format(**operands)}"
-            self.names.append(name)
+        operands = self.operands()
+        is_write = self.own and self.draw(st.integers(0, 7)) == 0
+        text = self.write(WRITES, operands) if is_write else self.assignment(EXPRESSIONS, operands)
         self.lines.append(indent + text)
 
     def block(self, indent: str, depth: int) -> None:
@@ -186,9 +162,9 @@ class _Writer:
 
 
 @st.composite
-def programs(draw) -> RandomProgram:
+def programs(draw: Draw) -> RandomProgram:
     """Draw a program of up to some thirty statements."""
-    writer = _Writer(draw)
+    writer = _BlockWriter(draw, INPUTS)
     writer.block(INDENT, depth=2)
     results = ", ".join(writer.names[-5:])
     head = f"def program({', '.join(INPUTS)}, target):"
