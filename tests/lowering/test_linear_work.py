@@ -13,6 +13,11 @@ import xpu_amp_dynamo
 from tests.support.captured_graphs import run_changed
 
 
+@pytest.fixture(autouse=True)
+def verified_passes():
+    """Count what users pay: without the thorough verification of other tests."""
+
+
 def chain_of_layers(count):
     return nn.Sequential(*(nn.Linear(4, 4) for _ in range(count))), torch.randn(2, 4)
 
@@ -63,6 +68,6 @@ def calls_of_lowering(program, x) -> int:
 @pytest.mark.parametrize("chain", [chain_of_layers, chain_of_writes, chain_of_cells])
 def test_twice_the_graph_is_twice_the_work(chain):
     calls_of_lowering(*chain(8))  # fills caches
-    small, large = calls_of_lowering(*chain(32)), calls_of_lowering(*chain(64))
+    small, large = calls_of_lowering(*chain(24)), calls_of_lowering(*chain(48))
     assert small > 1000
     assert large <= 2.2 * small

@@ -11,6 +11,10 @@ from torch import fx
 from torch._dynamo.testing import normalize_gm
 
 import xpu_amp_dynamo
+from xpu_amp_dynamo.lowering.captured.record_values import fake_mode_of
+from xpu_amp_dynamo.lowering.graph.autocast_state import AutocastState
+from xpu_amp_dynamo.lowering.graph.context import LoweringContext
+from xpu_amp_dynamo.lowering.report import LoweringReport
 
 Found = TypeVar("Found")
 Change = Callable[[fx.GraphModule, Sequence[Any]], Found]
@@ -84,6 +88,14 @@ def calls_in(gm: fx.GraphModule) -> list[tuple[str, list[torch.dtype], torch.dty
         for node in gm.graph.nodes
         if node.op in ("call_function", "call_method")
     ]
+
+
+def context_of(gm: fx.GraphModule) -> LoweringContext:
+    """Return the context of a lowering of a graph on the CPU, by the policy "xpu" in bfloat16, before any pass ran."""
+    state = AutocastState(True, torch.bfloat16)
+    report = LoweringReport()
+    policy = xpu_amp_dynamo.Policy.named("xpu")
+    return LoweringContext(policy, "cpu", state, fake_mode_of(gm), True, report, lambda gm, context: None)
 
 
 def _dtype_of(node: fx.Node) -> torch.dtype:

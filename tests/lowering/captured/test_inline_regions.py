@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from tests.support.captured_graphs import context_of
 from xpu_amp_dynamo.lowering.captured.find_regions import ENTER, EXIT
 from xpu_amp_dynamo.lowering.captured.inline_regions import inline_regions
 
@@ -21,7 +22,7 @@ class Model(torch.nn.Module):
 
 def test_nested_regions_become_pairs_of_nodes():
     gm = torch.export.export(Model(), (torch.ones(2, 4),)).graph_module
-    assert inline_regions(gm)
+    assert inline_regions(gm, context_of(gm))
     gm.graph.lint()
     calls = [node for node in gm.graph.nodes if node.op == "call_function"]
     aten = torch.ops.aten
@@ -35,4 +36,4 @@ def test_nested_regions_become_pairs_of_nodes():
     ]
     assert [node.args for node in (leave_inside, leave)] == [(enter_inside,), (enter,)]
     assert add.args[0] is relu
-    assert not inline_regions(gm)
+    assert not inline_regions(gm, context_of(gm))

@@ -6,20 +6,14 @@ import pytest
 import torch
 from torch import fx
 
-import xpu_amp_dynamo
+from tests.support.captured_graphs import context_of
 from xpu_amp_dynamo.errors import LoweringError
 from xpu_amp_dynamo.lowering.captured.verify import verify
-from xpu_amp_dynamo.lowering.graph.autocast_state import AutocastState
 from xpu_amp_dynamo.lowering.graph.casting import insert_cast
-from xpu_amp_dynamo.lowering.graph.context import LoweringContext
 from xpu_amp_dynamo.lowering.graph.values import set_value
-from xpu_amp_dynamo.lowering.report import LoweringReport
-
-LOW = AutocastState(True, torch.bfloat16)
 
 
 def test_verification_catches_a_broken_graph():
-
     graph = fx.Graph()
     x = graph.placeholder("x")
     set_value(x, torch.zeros(2, 2))
@@ -27,9 +21,8 @@ def test_verification_catches_a_broken_graph():
     set_value(y, torch.zeros(2, 2))
     graph.output(y)
     gm = fx.GraphModule({}, graph)
-    mode = torch._subclasses.fake_tensor.FakeTensorMode()
-    context = LoweringContext(xpu_amp_dynamo.Policy.named("xpu"), "cpu", LOW, mode, True, LoweringReport(), verify)
-    context.states.update(dict.fromkeys(graph.nodes, LOW))
+    context = context_of(gm)
+    context.states.update(dict.fromkeys(graph.nodes, context.initial_state))
     with pytest.raises(LoweringError, match=r"mm wants torch.bfloat16 and has \[torch.float32"):
         verify(gm, context)
     context.states.clear()
