@@ -28,7 +28,7 @@ import transformers
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from torch.autograd import DeviceType
+from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 import xpu_amp_dynamo

@@ -37,16 +37,20 @@ OP_LABELS = {
 }
 
 
+# Returns the loss and the output.
+Step = Callable[[], tuple[torch.Tensor, torch.Tensor]]
+
+
 @dataclass
 class Way:
     """One way to run a model: its training step, and what the first call of it gave and took."""
 
-    step: Callable[[], tuple[torch.Tensor, torch.Tensor]]
+    step: Step
     output: torch.Tensor
     compile_seconds: float
 
 
-def make_step(way: str, model: torch.nn.Module, inputs: Inputs, device: str) -> Callable[..., object]:
+def make_step(way: str, model: torch.nn.Module, inputs: Inputs, device: str) -> Step:
     """Return a training step, forward and backward, compiled in one of ``WAYS``."""
     compiled = torch.compile(model, backend="xpu_amp" if way == "xpu_amp" else "inductor")
 

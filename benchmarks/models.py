@@ -81,7 +81,8 @@ def bert(size: Size) -> nn.Module:
 
 def gpt2(size: Size) -> nn.Module:
     """Build a decoder with learned positions."""
-    config = transformers.GPT2Config(
+    # Here and below: configurations take settings that their types do not name, transformers 5.
+    config = transformers.GPT2Config(  # type: ignore[call-arg]
         n_embd=size.width,
         n_layer=size.layers,
         n_head=size.heads,
@@ -122,7 +123,7 @@ def mixtral(size: Size) -> nn.Module:
 
 def t5(size: Size) -> nn.Module:
     """Build an encoder and decoder with relative positions."""
-    config = transformers.T5Config(
+    config = transformers.T5Config(  # type: ignore[call-arg]
         d_model=size.width,
         num_layers=size.layers,
         num_heads=size.heads,
@@ -159,7 +160,7 @@ def whisper(size: Size) -> nn.Module:
 
 def vit(size: Size) -> nn.Module:
     """Build an image classifier on patches."""
-    config = transformers.ViTConfig(
+    config = transformers.ViTConfig(  # type: ignore[call-arg]
         hidden_size=size.width,
         num_hidden_layers=size.layers,
         num_attention_heads=size.heads,
@@ -173,7 +174,7 @@ def vit(size: Size) -> nn.Module:
 
 def resnet(size: Size) -> nn.Module:
     """Build a residual convolutional image classifier."""
-    config = transformers.ResNetConfig(
+    config = transformers.ResNetConfig(  # type: ignore[call-arg]
         embedding_size=size.width // 2,
         hidden_sizes=[size.width // 2, size.width],
         depths=[size.layers, size.layers],

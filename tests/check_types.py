@@ -1,4 +1,7 @@
-"""Runs the type checker on an installed wheel, since it cannot follow the package's folders in the source tree."""
+"""Runs the type checker on an installed wheel, and on what uses it: tests and benchmarks.
+
+It cannot follow the package's folders in the source tree.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+USERS = ("benchmarks", "tests")
 
 
 def install_into(folder: str) -> None:
@@ -20,11 +24,13 @@ def install_into(folder: str) -> None:
 
 
 def main() -> int:
-    """Build the wheel, unpack it into a folder of its own and check it; return mypy's exit status."""
+    """Build the wheel, unpack it into a folder beside its users and check all of it; return mypy's exit status."""
     with tempfile.TemporaryDirectory() as folder:
         install_into(folder)
-        command = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), "xpu_amp_dynamo"]
-        return subprocess.run(command, cwd=folder, check=False).returncode
+        for users in USERS:
+            shutil.copytree(ROOT / users, Path(folder, users))
+        command = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml")]
+        return subprocess.run([*command, "xpu_amp_dynamo", *USERS], cwd=folder, check=False).returncode
 
 
 if __name__ == "__main__":

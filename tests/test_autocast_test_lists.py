@@ -18,6 +18,7 @@ from tests.support.samples import same
 from xpu_amp_dynamo import Policy
 from xpu_amp_dynamo.errors import BannedOpError
 
+LINALG = torch._C._linalg  # type: ignore[attr-defined]
 LISTS = AutocastTestLists(torch.device("cpu"))
 LOWER = torch.float16
 # cuDNN's convolutions exist on CUDA only and are not in the table for XPU. `__div__` is Python 2's. The
@@ -47,7 +48,7 @@ def _function(list_name: str, entry: tuple[Any, ...]) -> tuple[Callable[..., Any
     name, args = entry[0], entry[1] if isinstance(entry[1], tuple) else (entry[1],)
     if list_name.startswith("methods"):
         return getattr(operator, name, None) or getattr(torch.Tensor, name), args
-    namespace = {"torch": torch, "nn": torch._C._nn, "linalg": torch._C._linalg}[list_name.partition("_")[0]]
+    namespace = {"torch": torch, "nn": torch._C._nn, "linalg": LINALG}[list_name.partition("_")[0]]
     return getattr(namespace, name, None) or getattr(torch.nn.functional, name), args
 
 

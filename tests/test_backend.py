@@ -7,6 +7,7 @@ import gc
 import subprocess
 import sys
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -57,7 +58,7 @@ def test_default_is_inductor_and_bfloat16():
 
 def test_settings_reach_inductor():
     seen = []
-    options = {
+    options: dict[str, Any] = {
         "inductor": {
             "post_grad_custom_post_pass": lambda graph: seen.append(torch._inductor.config.epilogue_fusion),
             "epilogue_fusion": False,
@@ -253,6 +254,7 @@ def test_float16_training_warns_once_and_works_with_a_scaler():
             scaler.step(optimizer)
             scaler.update()
     assert loss < first
+    assert model.weight.grad is not None
     assert model.weight.grad.dtype is torch.float32
 
 
@@ -311,7 +313,7 @@ def test_dynamic_sizes_do_not_recompile(inner):
         y = torch.einsum("bij,jk->bik", x, w)
         return F.cross_entropy(torch.cat([y, x], dim=1).flatten(0, 1), t), torch.bmm(y, y.mT)
 
-    options = {"inner_backend": name}
+    options: dict[str, Any] = {"inner_backend": name}
     compiled_program = torch.compile(program, backend="xpu_amp", dynamic=True, options=options)
     w = torch.randn(4, 4)
     for length in (3, 5, 9):

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 import torch
 
+from tests.support.policies import policy_of
 from xpu_amp_dynamo import Policy
 from xpu_amp_dynamo.errors import OverlappingOpsError, UnknownOpError, UnknownPolicyError, UnlistableOpError
 from xpu_amp_dynamo.policy.cast_rule import Category, wanted_dtype
@@ -91,12 +92,12 @@ def test_with_ops_moves_ops_and_leaves_the_original_alone():
 
 def test_policy_is_frozen_and_hashable():
     with pytest.raises(dataclasses.FrozenInstanceError):
-        XPU.name = "other"
+        XPU.name = "other"  # type: ignore[misc]
     assert len({XPU, Policy.named("xpu"), Policy.named("ipex")}) == 2
 
 
 def test_str_lists_every_category():
-    text = str(Policy("mine", lower_precision=["mm", "linear"], float32=["exp"]))
+    text = str(policy_of("mine", lower_precision=["mm", "linear"], float32=["exp"]))
     assert text.splitlines() == [
         "Policy 'mine'",
         "  lower_precision: linear, mm",
@@ -127,7 +128,7 @@ def test_ops_in_two_lists_are_refused():
     with pytest.raises(OverlappingOpsError, match=r"'softmax' stands in float32 and leave"):
         XPU.with_ops(float32=["softmax"], leave=[torch.nn.functional.softmax])
     with pytest.raises(OverlappingOpsError, match=r"'mm' stands in lower_precision and promote"):
-        Policy("mine", lower_precision=["mm"], promote=["mm"])
+        policy_of("mine", lower_precision=["mm"], promote=["mm"])
 
 
 @pytest.mark.parametrize("category", ["lower_precision", "float32", "promote"])
@@ -146,11 +147,11 @@ def test_ops_in_two_lists_are_refused():
     ],
 )
 def test_ops_that_no_policy_can_cast_are_refused(op, reason, category):
-    for make in (XPU.with_ops, lambda **lists: Policy("mine", **lists)):
+    for make in (XPU.with_ops, lambda **lists: policy_of("mine", **lists)):
         with pytest.raises(UnlistableOpError, match=f"op '{resolve_op(op)}' cannot stand in {category}: .*{reason}"):
             make(**{category: [op]})
     XPU.with_ops(leave=[op])
-    Policy("mine", banned=[op])
+    policy_of("mine", banned=[op])
 
 
 def test_custom_ops_that_return_views_are_refused():

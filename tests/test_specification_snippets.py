@@ -69,6 +69,7 @@ def test_training(device):
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
+    assert model.conv.weight.grad is not None
     assert model.conv.weight.grad.dtype is torch.float32
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < losses[0]

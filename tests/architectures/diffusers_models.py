@@ -46,9 +46,10 @@ def inputs_of(model: torch.nn.Module) -> list[dict[str, Any]]:
     required = {name for name, parameter in parameters.items() if parameter.default is parameter.empty}
     required.add(next(iter(parameters)))
     usual = required | {"timestep", "encoder_hidden_states"}
+    config: Any = model.config
     choices = []
-    for shape in latent_shapes(setting(model.config, "in_channels", "sample_channels", "in_dim", default=4)):
-        values = values_of(model.config, torch.randn(shape))
+    for shape in latent_shapes(setting(config, "in_channels", "sample_channels", "in_dim", default=4)):
+        values = values_of(config, torch.randn(shape))
         for wanted in (required, usual, usual | ROTARY, usual | ROTARY | CONDITIONS):
             choices.append({n: v for n, v in values.items() if n in wanted and n in parameters})
     return choices

@@ -93,7 +93,7 @@ def restore(model: torch.nn.Module, buffers: dict[str, torch.Tensor]) -> None:
 def run_compiled(model: torch.nn.Module, inputs: Inputs, backend: str, train: bool = False, **options: Any) -> Outcome:
     """Run a model compiled afresh."""
     torch._dynamo.reset()
-    compiled = torch.compile(model, backend=backend, **({"options": options} if options else {}))
+    compiled = torch.compile(model, backend=backend, options=options or None)
     return run(model, inputs, compiled, train)
 
 

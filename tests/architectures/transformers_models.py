@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ BATCH, LENGTH, SAMPLES, FRAMES = 2, 8, 1600, 64
 # Random tokens stay below the ids that small configurations give to special ones.
 TOKENS = (3, 30)
 
-transformers.logging.set_verbosity(transformers.logging.CRITICAL)
+transformers.logging.set_verbosity(logging.CRITICAL)
 
 
 def names() -> list[str]:
@@ -29,14 +30,14 @@ def create(name: str) -> torch.nn.Module:
     """Build the plain model of a type from its default configuration, shrunk."""
     configuration = CONFIG_MAPPING[name]
     config = configuration.from_dict(shrink(configuration().to_dict()))
-    model_class = MODEL_MAPPING[configuration]
+    model_class: Any = MODEL_MAPPING[configuration]
     return (model_class[0] if isinstance(model_class, (list, tuple)) else model_class)(config)
 
 
 def inputs_of(model: torch.nn.Module) -> list[dict[str, Any]]:
     """Return sets of inputs by the names in the signature of a model's forward, those of plain text first."""
     parameters = inspect.signature(model.forward).parameters
-    main = model.main_input_name
+    main: Any = model.main_input_name
     required = {n for n, p in parameters.items() if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD}
     required |= {main} if isinstance(main, str) else set(main)
     usual = required | ({"attention_mask"} if main == "input_ids" else set()) | {"decoder_input_ids", "bbox"}

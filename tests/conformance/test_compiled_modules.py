@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import inspect
-import itertools
-import random
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +24,7 @@ from tests.conformance.outcomes import (
     copy_of,
     gradients_of,
 )
+from tests.support.samples import choose
 
 MODULES: dict[str, ModuleInfo] = {info.name: info for info in module_db if torch.float32 in info.dtypes}
 NAMES = sorted(MODULES)
@@ -83,11 +81,7 @@ def steps_of(name: str, training: bool, device: str, most: int | None) -> list[S
     info = MODULES[name]
     torch.manual_seed(0)
     samples = info.module_inputs_func(info, device=device, dtype=torch.float32, requires_grad=False, training=training)
-    with contextlib.closing(samples) if inspect.isgenerator(samples) else contextlib.nullcontext():
-        chosen = list(itertools.islice(samples, most))
-    if len(chosen) > MANY:
-        chosen = random.Random(0).sample(chosen, MANY)
-    return [with_gradients(Step(info, sample, training, device)) for sample in chosen]
+    return [with_gradients(Step(info, sample, training, device)) for sample in choose(samples, most, MANY)]
 
 
 def with_gradients(step: Step) -> Step:
@@ -148,7 +142,7 @@ def check(name: str, training: bool, device: str, most: int | None, lower: torch
             graphs += compare(name, step, lower).graphs
         reasons.append(reason)
     if reasons and all(reasons):
-        pytest.skip(reasons[0])
+        pytest.skip(str(reasons[0]))
     assert reasons, "nothing was compared"
     assert (graphs == 0) == (name in compiled_exceptions.MODULES_NOT_CAPTURED), f"{graphs} graphs were captured"
 

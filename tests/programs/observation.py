@@ -90,7 +90,8 @@ def _changed_by_write(tensor: torch.Tensor | None, tensors: Sequence[torch.Tenso
         tensor.logical_not_()
     else:
         tensor.copy_((tensor == 0).to(tensor.dtype))  # differs from any value there
-    return [i for i, t in enumerate(tensors) if t is not None and not torch.equal(t, before[i])]
+    pairs = enumerate(zip(tensors, before, strict=True))
+    return [i for i, (now, then) in pairs if now is not None and then is not None and not torch.equal(now, then)]
 
 
 def _is_writable(tensor: torch.Tensor) -> bool:

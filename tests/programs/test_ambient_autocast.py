@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -97,7 +99,7 @@ def test_kernels_that_are_not_fused_do_not_cast_again():
 
     x, w = torch.randn(1, 3, 8, 8), torch.randn(4, 3, 3, 3, requires_grad=True)
     # Stock kernels are installed, so the output was captured as bfloat16.
-    options = {"policy": policy, "preserve_output_dtype": False}
+    options: dict[str, Any] = {"policy": policy, "preserve_output_dtype": False}
     compiled = torch.compile(call, backend="xpu_amp", dynamic=True, options=options)
     y, count, *_, gradient = outcome_of(call, (x, w))
     with torch.autocast("cpu", torch.bfloat16):

@@ -48,6 +48,7 @@ class Net(torch.nn.Module):
         self.embedding = torch.nn.Embedding(16, 8)
         self.first, self.second = torch.nn.Linear(8, 32), torch.nn.Linear(32, 16)
         self.scale = torch.nn.Parameter(torch.ones(8))
+        self.calls: torch.Tensor
         self.register_buffer("calls", torch.zeros(1))
         self.region = region
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -101,7 +103,7 @@ def test_generation_compiles_once():
     torch.manual_seed(0)
     model = Attention()
     counter, name = counting_backend("eager")
-    options = {"inner_backend": name}
+    options: dict[str, Any] = {"inner_backend": name}
     compiled = torch.compile(model, backend="xpu_amp", dynamic=True, options=options)
     past = (torch.zeros(1, 0, 16), torch.zeros(1, 0, 16))
     with torch.no_grad(), xpu_amp_dynamo.autocast("cpu"):

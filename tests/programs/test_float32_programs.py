@@ -46,7 +46,7 @@ def check(program: Float32Program, inner_backend: str, lower: torch.dtype, devic
         except (RuntimeError, TypeError):
             assume(False)  # what eager code refuses, such as a write to what backward needs
         allowed, largest = allowed_errors(function, inputs(device), expected)
-        options = {"inner_backend": inner_backend, "device_type": device}
+        options: dict[str, Any] = {"inner_backend": inner_backend, "device_type": device}
         options["dtype"] = lower if largest < 30000 else torch.bfloat16
         compiled = torch.compile(program.function(compiled=True), backend="xpu_amp", options=options, dynamic=False)
         try:

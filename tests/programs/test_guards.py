@@ -16,6 +16,23 @@ from xpu_amp_dynamo.compat.regions_around import open_regions
 
 BFLOAT16, FLOAT16, FLOAT32 = torch.bfloat16, torch.float16, torch.float32
 
+
+def within(run, *regions):
+    with contextlib.ExitStack() as stack:
+        for region in regions:
+            stack.enter_context(region)
+        return run()
+
+
+@contextlib.contextmanager
+def entered_by_hand(region):
+    region.__enter__()
+    try:
+        yield
+    finally:
+        region.__exit__(None, None, None)
+
+
 # How to run something in each. Each has a place in the code of its own, as regions of programs have.
 REGIONS = {
     "none": lambda run: run(),
@@ -34,22 +51,6 @@ REGIONS = {
 }
 OFF = {name for name in REGIONS if "off" in name} - {"on in off", "other, off"}
 LOWER = {"bfloat16": BFLOAT16, "float16": FLOAT16, "on in off": BFLOAT16}
-
-
-def within(run, *regions):
-    with contextlib.ExitStack() as stack:
-        for region in regions:
-            stack.enter_context(region)
-        return run()
-
-
-@contextlib.contextmanager
-def entered_by_hand(region):
-    region.__enter__()
-    try:
-        yield
-    finally:
-        region.__exit__(None, None, None)
 
 
 def product(x, w):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -39,7 +41,7 @@ def test_gradients_behind_nearest_upsampling(model, beside):
 
     x = torch.randn(1, 3, 32, 32)
     expected = gradients(model, model, x)
-    options = {"inductor": {"_post_fusion_custom_pass": note}} if beside else {}
+    options: dict[str, Any] = {"inductor": {"_post_fusion_custom_pass": note}} if beside else {}
     program = torch.compile(model, backend="xpu_amp", options=options)
     for ours, theirs in zip(gradients(model, program, x), expected, strict=True):
         assert relative_error(ours, theirs) < 0.02

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from typing import Any
 
 import pytest
 import torch
@@ -64,7 +65,7 @@ def test_many_models_leave_nothing():
 
     def one():
         model = torch.nn.Linear(64, 64)
-        options = {"inner_backend": "eager", "weights": "cached"}
+        options: dict[str, Any] = {"inner_backend": "eager", "weights": "cached"}
         compiled = torch.compile(model, backend="xpu_amp", options=options)
         with torch.no_grad():
             compiled(torch.randn(2, 64))

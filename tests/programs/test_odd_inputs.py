@@ -10,7 +10,7 @@ from torch.testing._internal.two_tensor import TwoTensor
 import xpu_amp_dynamo
 from tests.support.comparison import INNER_BACKENDS, assert_compiled_equals_eager, compile_program, relative_error
 
-BFLOAT16, FLOAT32, FLOAT8 = torch.bfloat16, torch.float32, torch.float8_e4m3fn
+BFLOAT16, FLOAT32, FLOAT8, INT64 = torch.bfloat16, torch.float32, torch.float8_e4m3fn, torch.int64
 
 pytestmark = [
     # Dynamo looks at `.grad` of a non-leaf input behind a graph break, torch 2.13.0.
@@ -43,7 +43,7 @@ W = matrix().flip(0)
 CASES = {
     "complex": (lambda z, w: (z @ z, z.real @ w), lambda: matrix().to(torch.complex64), [torch.complex64, BFLOAT16]),
     "float64": (lambda x, w: (x @ w.double(), x.log_softmax(-1)), lambda: matrix().double(), 2 * [torch.float64]),
-    "integers": (lambda i, w: (i @ i, torch.cat([i, w])), lambda: torch.ones(8, 8, dtype=int), [torch.int64, FLOAT32]),
+    "integers": (lambda i, w: (i @ i, torch.cat([i, w])), lambda: torch.ones(8, 8, dtype=INT64), [INT64, FLOAT32]),
     "float8": (lambda f, w: (torch.cat([f, f]), f.float() @ w), lambda: matrix().to(FLOAT8), [FLOAT8, BFLOAT16]),
     "zero size": (log_softmax_of_product, lambda: matrix(0, 8), [BFLOAT16, FLOAT32]),
     "zero size inside": (lambda x, w: x[:, :0] @ w[:0], matrix, [BFLOAT16]),
@@ -97,6 +97,7 @@ def test_sparse_gradients_of_an_embedding():
     assert_compiled_equals_eager(
         program, [torch.tensor([0, 3])], region=region, weights=[weight], inner_backends=["eager"]
     )
+    assert weight.grad is not None
     assert weight.grad.is_sparse
     assert weight.grad.dtype is FLOAT32
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import transformers
@@ -10,7 +12,7 @@ import xpu_amp_dynamo
 from tests.support.comparison import assert_compiled_equals_eager, compile_program
 
 BFLOAT16, FLOAT16, FLOAT32 = torch.bfloat16, torch.float16, torch.float32
-OFF = {"enabled": False}
+OFF: dict[str, Any] = {"enabled": False}
 pytestmark = [
     # Dynamo looks at `.grad` of a non-leaf input behind a graph break, torch 2.13.0.
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),

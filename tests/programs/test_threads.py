@@ -35,7 +35,8 @@ def test_eager_regions_of_different_dtypes():
     def step(dtype, enabled):
         with xpu_amp_dynamo.autocast("cpu", dtype, enabled=enabled):
             y = model(x)
-            return y, torch.autograd.grad(F.cross_entropy(y, torch.zeros(8, dtype=torch.long)), model[0].weight)[0]
+            loss = F.cross_entropy(y, torch.zeros(8, dtype=torch.long))
+            return y, torch.autograd.grad(loss, model.get_parameter("0.weight"))[0]
 
     expected = [step(*settings) for settings in regions]
 

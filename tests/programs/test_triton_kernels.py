@@ -15,7 +15,7 @@ from tests.support.comparison import relative_error
 BFLOAT16, FLOAT32 = torch.bfloat16, torch.float32
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def scaled_sum_kernel(x, y, out, size, scale: tl.constexpr, BLOCK: tl.constexpr):
     offsets = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = offsets < size
@@ -55,7 +55,7 @@ def test_kernel_gets_what_it_was_captured_with(region, simulated_xpu):
         assert relative_error(actual.cpu(), expected) < 0.01
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def increment_kernel(x, size, BLOCK: tl.constexpr):
     offsets = tl.arange(0, BLOCK)
     inside = offsets < size

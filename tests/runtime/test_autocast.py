@@ -144,6 +144,7 @@ def test_losses_of_lower_precision_against_float32_targets_have_a_backward(loss,
         value = loss(x @ x, target, reduction="sum")
     assert value.dtype is FLOAT32
     value.backward()
+    assert x.grad is not None
     assert x.grad.dtype is FLOAT32
 
 
@@ -179,7 +180,7 @@ def test_custom_fwd_and_bwd(device):
         def backward(ctx, gradient):
             return gradient * 2
 
-    seen = []
+    seen: list[tuple[torch.dtype, torch.dtype]] = []
     x = torch.randn(4, 4, device=device, requires_grad=True)
     with autocast(device):
         Double.apply(x @ x).sum().backward()
@@ -189,7 +190,7 @@ def test_custom_fwd_and_bwd(device):
 
 def test_threads_have_their_own_regions(device):
     x = torch.randn(4, 4, device=device)
-    dtypes = {}
+    dtypes: dict[int, set[torch.dtype]] = {}
 
     def work(index, dtype):
         for _ in range(50):

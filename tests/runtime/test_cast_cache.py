@@ -178,7 +178,7 @@ def test_weights_are_freed_with_the_region(device):
 
 
 def test_saved_tensor_hooks_see_only_the_user_s_tensors(device, linear):
-    saved = []
+    saved: list[torch.Tensor] = []
     with autocast(device), torch.autograd.graph.saved_tensors_hooks(saved.append, lambda packed: packed):
         linear(torch.randn(2, 4, device=device, requires_grad=True))
     assert {tuple(tensor.shape) for tensor in saved} == {(2, 4), (4, 4)}

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.support.comparison import assert_compiled_equals_eager
+from tests.support.policies import policy_of
 from tests.support.samples import outcome_of, same
 from xpu_amp_dynamo import Policy, autocast, install
 from xpu_amp_dynamo.policy.op_names import overloads_of
@@ -19,7 +20,7 @@ CALLS = {
     "_linalg_det": lambda x: torch.linalg.det(x.view(-1, 4, 4)),
     "_safe_softmax": lambda x: torch.ops.aten._safe_softmax(x, -1),
     "_trilinear": lambda x: F.bilinear(x, x, x.view(-1, 8, 8)),
-    "affine_grid_generator": lambda x: F.affine_grid(x.view(-1)[:24].view(4, 2, 3), (4, 1, 5, 5), align_corners=False),
+    "affine_grid_generator": lambda x: F.affine_grid(x.view(-1)[:24].view(4, 2, 3), [4, 1, 5, 5], align_corners=False),
     "ldexp": lambda x: torch.ldexp(x, x),
     "linalg_pinv": lambda x: (torch.linalg.pinv(x), torch.pinverse(x), torch.linalg.pinv(x, atol=x.new_tensor(0.1))),
     "mvlgamma": lambda x: torch.mvlgamma(x + 2, 2),
@@ -43,16 +44,16 @@ def test_nothing_inside_is_cast(op, x, device):
 
     install(Policy("nothing"), device)
     expected = outcome()
-    install(Policy("mine", lower_precision=OPAQUE[op], casts_inside_kernels=True), device)
+    install(policy_of("mine", lower_precision=OPAQUE[op], casts_inside_kernels=True), device)
     # The XPU's kernels, of which the simulated one has none, may be others.
     assert device != "cpu" or not same(outcome_of(outcome), expected), "the table says more than is so"
-    install(Policy("mine", lower_precision=OPAQUE[op]), device)
+    install(policy_of("mine", lower_precision=OPAQUE[op]), device)
     assert same(outcome(), expected)
 
 
 def test_only_policies_that_cast_what_is_inside_have_opaque_ops():
     assert Policy.named("torch").opaque_ops == frozenset()
-    assert Policy("mine", float32=["exp"]).opaque_ops == frozenset()
+    assert policy_of("mine", float32=["exp"]).opaque_ops == frozenset()
     xpu = Policy.named("xpu").opaque_ops
     assert xpu == {"_euclidean_dist", "_trilinear", "affine_grid_generator", "linalg_pinv"}
     assert Policy.named("xpu").with_ops(float32=["linalg_pinv"]).opaque_ops == xpu - {"linalg_pinv"}
@@ -81,7 +82,7 @@ def test_mixtures_that_a_region_makes_are_promoted(x, device):
 def test_compiled_code_agrees_bit_for_bit():
     def program(x, w, b):
         low = x @ w
-        grid = F.affine_grid(torch.stack([w[:2, :3], w[2:4, :3]]), (2, 1, 4, 4), align_corners=False)
+        grid = F.affine_grid(torch.stack([w[:2, :3], w[2:4, :3]]), [2, 1, 4, 4], align_corners=False)
         return F.bilinear(low, x, b), torch.cdist(low, x), torch.linalg.pinv(w), grid, torch.cdist(x, w)
 
     inputs = [torch.randn(*s).requires_grad_() for s in ((32, 8), (8, 8), (3, 8, 8))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -239,7 +240,7 @@ def test_eager_code_shares_casts(model, x, device):
     with torch.no_grad():
         compiled(model)(x)
         kept = {weight: WEIGHTS.cast(weight, torch.bfloat16) for weight in model.parameters()}
-    read = []
+    read: list[int] = []
 
     class Reads(torch.utils._python_dispatch.TorchDispatchMode):
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):
@@ -373,7 +374,7 @@ def test_a_write_that_comes_while_a_weight_is_cast_is_seen(moment, device, monke
 def test_cuda_graphs(casts):
     model = torch.nn.Linear(WIDTH, WIDTH).cuda()
     x = torch.randn(3, WIDTH, device="cuda")
-    options = {"weights": "cached", "inductor": {"triton.cudagraphs": True}}
+    options: dict[str, Any] = {"weights": "cached", "inductor": {"triton.cudagraphs": True}}
     program = torch.compile(model, backend="xpu_amp", options=options)
     with torch.no_grad():
         for _ in range(4):

@@ -51,7 +51,7 @@ def test_views_share_memory_and_see_writes():
     x[1].zero_()
     x.t()[0].fill_(9.0)
     assert x.cpu().tolist() == [[9, 1, 2, 3], [9, 0, 0, 0], [9, 9, 10, 11]]
-    assert torch.view_as_real(x.cfloat()).shape == (3, 4, 2)
+    assert torch.view_as_real(x.cfloat()).shape == (3, 4, 2)  # type: ignore[attr-defined]
 
 
 def test_results_resize_and_share_as_on_other_devices():
@@ -61,7 +61,7 @@ def test_results_resize_and_share_as_on_other_devices():
     assert out.tolist() == [2, 2, 2]
     assert x.resize_(5)[:3].tolist() == [1, 1, 1]
     other = torch.zeros(4, device="xpu")
-    x.set_(other)
+    x.set_(other)  # type: ignore[call-overload]
     x.add_(1)
     assert other.tolist() == [1, 1, 1, 1]
     assert x.relu_() is x

@@ -9,6 +9,7 @@ from unittest import mock
 
 import pytest
 import torch
+import transformers
 from expecttest import assert_expected_inline
 from torch._inductor.runtime.triton_heuristics import CachingAutotuner
 
@@ -174,11 +175,13 @@ def test_weights_take_no_memory():
 
 def test_tied_weights_stay_tied():
     model, inputs = build_model("gpt2", Size(layers=1), "cpu")
+    assert isinstance(model, transformers.GPT2LMHeadModel)
     assert model.lm_head.weight is model.transformer.wte.weight
     report = xpu_amp_dynamo.xpu_kernels(model, kwargs=inputs)
     assert report.triton_launches
     with xpu_amp_dynamo.simulated_xpu(mode="inspect"):
         copied = copy_to_xpu(model)
+        assert isinstance(copied, transformers.GPT2LMHeadModel)
         assert copied.lm_head.weight is copied.transformer.wte.weight
         assert copied.lm_head.weight.is_xpu
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -10,13 +12,15 @@ from benchmarks.models import UNet
 
 
 class Attention(nn.Module):
-    def __init__(self, causal=False):
+    """Attention of four heads to the sequence itself."""
+
+    def __init__(self, causal: bool = False) -> None:
         super().__init__()
         self.causal = causal
         self.project = nn.Linear(32, 96)
         self.leave = nn.Linear(32, 32)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         query, key, value = self.project(x).unflatten(-1, (3, 4, 8)).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
         return self.leave(mixed.transpose(1, 2).flatten(2))
@@ -25,35 +29,39 @@ class Attention(nn.Module):
 class Classifier(nn.Module):
     """An embedding, a normalised hidden layer and the cross entropy of its prediction."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.embed = nn.Embedding(20, 32)
         self.norm = nn.RMSNorm(32)
         self.predict = nn.Linear(32, 20)
 
-    def forward(self, tokens):
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         logits = self.predict(self.norm(self.embed(tokens)))
         return F.cross_entropy(logits.flatten(0, 1), tokens.flatten()) + torch.softmax(logits, -1).square().mean()
 
 
 class Dropout(nn.Module):
-    def __init__(self):
+    """Dropout behind a linear layer."""
+
+    def __init__(self) -> None:
         super().__init__()
         self.linear = nn.Linear(32, 32)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.dropout(self.linear(x), 0.5, training=self.training)
 
 
-def image():
+def image() -> torch.Tensor:
+    """Return two small images."""
     return torch.randn(2, 3, 8, 8)
 
 
-def sequence():
+def sequence() -> torch.Tensor:
+    """Return two sequences of six vectors."""
     return torch.randn(2, 6, 32)
 
 
-ZOO = {
+ZOO: dict[str, tuple[Callable[[], nn.Module], Callable[[], torch.Tensor]]] = {
     "mlp": (lambda: nn.Sequential(nn.Linear(32, 64), nn.GELU(), nn.Linear(64, 8)), sequence),
     "attention": (Attention, sequence),
     "causal_attention": (lambda: Attention(causal=True), sequence),
@@ -66,7 +74,7 @@ ZOO = {
 }
 
 
-def build(name):
+def build(name: str) -> tuple[nn.Module, torch.Tensor]:
     """Return a model of the zoo with random weights, and an input for it."""
     torch.manual_seed(0)
     make_model, make_input = ZOO[name]

@@ -41,7 +41,7 @@ def outcome_of(call: Callable[..., Any], inputs: Sequence[Any], weights: Iterabl
     leaves = pytree.tree_leaves(call(*copies))
     differentiable = [t for t in leaves if isinstance(t, torch.Tensor) and t.requires_grad]
     if differentiable:
-        sum(t.float().square().sum() for t in differentiable).backward()
+        sum((t.float().square().sum() for t in differentiable), torch.zeros(())).backward()
     written = [t.detach() for t in copies if isinstance(t, torch.Tensor)]
     return [*leaves, *written, *(t.grad for t in [*copies, *weights] if isinstance(t, torch.Tensor))]
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import inspect
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,17 +50,25 @@ def calls_of(
 
     Without ``most``, they are all, or some from everywhere among them where there are more than that: a few ops have
     over a thousand, all combinations of a few settings.
-
-    The generator of samples is closed at once: it switches the grad mode, and left to the garbage collector it
-    would do so at any moment.
     """
     torch.manual_seed(0)
     samples = op.sample_inputs_func(op, device, dtype, False)
-    with contextlib.closing(samples) if inspect.isgenerator(samples) else contextlib.nullcontext():
-        chosen = list(itertools.islice(samples, most))
-    if len(chosen) > MANY:
-        chosen = random.Random(0).sample(chosen, MANY)
+    chosen = choose(samples, most, MANY)
     return [Call(op.op, (sample.input, *sample.args), dict(sample.kwargs)) for sample in chosen]
+
+
+def choose(samples: Iterable[Any], most: int | None, many: int) -> list[Any]:
+    """Return the first ``most`` samples, or ``many`` from everywhere among them where there are more than that.
+
+    A generator is closed at once: those of OpInfo switch the grad mode, and left to the garbage collector they would
+    do so at any moment.
+    """
+    closing: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+    if isinstance(samples, Generator):
+        closing = contextlib.closing(samples)
+    with closing:
+        chosen = list(itertools.islice(samples, most))
+    return random.Random(0).sample(chosen, many) if len(chosen) > many else chosen
 
 
 def first_lower(call: Call, dtype: torch.dtype) -> Call:

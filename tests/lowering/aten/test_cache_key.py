@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from torch._inductor.custom_graph_pass import CustomGraphPass
+from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
 
 import xpu_amp_dynamo.inductor.passes as passes
 from xpu_amp_dynamo.lowering.pipeline import COMPILED, ROUNDING_LESS, without
@@ -26,7 +26,7 @@ def test_a_change_of_any_file_is_a_new_key(tmp_path, monkeypatch):
     assert len(copies) > 50
     monkeypatch.setattr(passes, "source_files", lambda: tuple(map(str, copies)))
     # What files are hashed is remembered elsewhere too: by torch, for the last files it was given.
-    forget = passes.get_hash_for_files.cache_clear
+    forget = get_hash_for_files.cache_clear
     before = uuids()
     for copied in copies:
         text = copied.read_bytes()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -68,8 +70,8 @@ def test_gradients_do_not_share_memory():
 
     def gradients(function):
         def run(*inputs):
-            inputs = [value.requires_grad_() for value in inputs]
-            return torch.autograd.grad((function(*inputs) * torch.arange(12.0).reshape(3, 4)).sum(), inputs)
+            leaves = [value.requires_grad_() for value in inputs]
+            return torch.autograd.grad((function(*leaves) * torch.arange(12.0).reshape(3, 4)).sum(), leaves)
 
         return run
 
@@ -87,7 +89,7 @@ def test_a_backward_keeps_casts_whose_source_the_caller_writes_to():
     def program(x, w):
         return x.float().t().bfloat16() @ w
 
-    gradients = []
+    gradients: list[Any] = []
     for function in (program, torch.compile(program, backend="xpu_amp", options={"enabled": False})):
         x, w = torch.ones(4, 4).bfloat16(), torch.full((4, 4), 2.0).bfloat16().requires_grad_()
         result = function(x, w).sum()

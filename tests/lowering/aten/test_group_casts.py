@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -122,7 +123,7 @@ def test_values_do_not_change(train, simulated_xpu, monkeypatch):
         torch._dynamo.reset()
         copied = copy.deepcopy(model)
         monkeypatch.setattr("xpu_amp_dynamo.inductor.compiler.COMPILED", passes)
-        options = {"inductor": {"fx_graph_cache": False}}  # a cached graph runs no passes
+        options: dict[str, Any] = {"inductor": {"fx_graph_cache": False}}  # a cached graph runs no passes
         with torch.set_grad_enabled(train):
             output = torch.compile(copied, backend="xpu_amp", options=options)(x)
             if train:
@@ -135,8 +136,8 @@ def test_values_do_not_change(train, simulated_xpu, monkeypatch):
 
 
 def test_passes_of_the_user_run_too(simulated_xpu):
-    seen = []
-    options = {"inductor": {"post_grad_custom_post_pass": lambda graph: seen.append(len(graph.nodes))}}
+    seen: list[Any] = []
+    options: dict[str, Any] = {"inductor": {"post_grad_custom_post_pass": lambda graph: seen.append(len(graph.nodes))}}
     with torch._inductor.config.patch(post_grad_custom_post_pass=lambda graph: seen.append("replaced")):
         torch.compile(lambda x: x @ x, backend="xpu_amp", options=options)(torch.randn(4, 4, device="xpu"))
     assert len(seen) == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from expecttest import assert_expected_inline
@@ -54,7 +56,7 @@ def test_attention_without_a_fused_kernel(train, simulated_xpu):
     for backend in ("eager", "xpu_amp"):
         torch.manual_seed(0)
         inputs = [torch.randn(2, 8, 16, device="xpu", dtype=BFLOAT16, requires_grad=train) for _ in range(3)]
-        options = {"options": {"enabled": False}} if backend == "xpu_amp" else {}
+        options: dict[str, Any] = {"options": {"enabled": False}} if backend == "xpu_amp" else {}
         result = torch.compile(attention, backend=backend, **options)(*inputs)
         if train:
             result.square().sum().backward()
@@ -67,11 +69,11 @@ def test_a_backward_does_not_keep_what_the_caller_may_write_to(simulated_xpu):
     def program(x, w):
         return (x.float() @ w.float()).bfloat16()
 
-    gradients = []
+    gradients: list[Any] = []
     for backend in ("eager", "xpu_amp"):
         x = torch.ones(8, 8, device="xpu", dtype=BFLOAT16)
         w = torch.full((8, 8), 2.0, device="xpu", dtype=BFLOAT16).requires_grad_()
-        options = {"options": {"enabled": False}} if backend == "xpu_amp" else {}
+        options: dict[str, Any] = {"options": {"enabled": False}} if backend == "xpu_amp" else {}
         result = torch.compile(program, backend=backend, **options)(x, w)
         x.fill_(9)
         result.sum().backward()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,9 @@ from xpu_amp_dynamo.lowering.pipeline import JOINT, ROUNDING_LESS, without
 
 aten = torch.ops.aten
 # What Inductor decomposes: casts arrive as prims.
-DECOMPOSITIONS = {op: decompositions[op] for op in (aten._to_copy.default,)} | get_decompositions([aten.detach])
+DECOMPOSITIONS: dict[Any, Any] = {op: decompositions[op] for op in (aten._to_copy.default,)} | get_decompositions(
+    [aten.detach]
+)
 ROWS, COLUMNS = 6, 4
 
 

@@ -27,7 +27,7 @@ def return_one_for_two(graph):
 
 def return_another_layout(graph):
     second = casts_in(graph)[1]
-    source = second.args[0]
+    (source,) = second.all_input_nodes
     contiguous = call_after(source, aten.clone.default, (source,), second, memory_format=torch.contiguous_format)
     second.args = (contiguous, BFLOAT16)
     return True
@@ -75,7 +75,8 @@ def test_an_output_in_the_memory_of_an_input():
     before = outline_of(graph)
     assert before.sharing == (0, 0, 2)
     (cast,) = casts_in(graph)
-    cast.replace_all_uses_with(cast.args[0])
+    (source,) = cast.all_input_nodes
+    cast.replace_all_uses_with(source)
     with pytest.raises(LoweringError, match="shares other memory"):
         verify(graph, before, "a pass")
 

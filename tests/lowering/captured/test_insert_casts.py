@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,6 +13,7 @@ from torch import fx
 import xpu_amp_dynamo
 from tests.support.captured_graphs import assert_lowers_to, calls_in, casts_in, lowered_graphs, run_lowered
 from tests.support.comparison import assert_same
+from tests.support.policies import policy_of
 from tests.support.tensors import matrices
 from xpu_amp_dynamo.errors import BannedOpError, LoweringError
 
@@ -18,7 +22,7 @@ BFLOAT16, FLOAT16, FLOAT32, FLOAT64 = torch.bfloat16, torch.float16, torch.float
 INT64, COMPLEX64 = torch.int64, torch.complex64
 
 # A program of one listed op, the shapes of its inputs, and how many of these the op reads.
-LOWER_PRECISION_CALLS = {
+LOWER_PRECISION_CALLS: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]], int]] = {
     "conv1d": (lambda x, w: F.conv1d(x, w), [(1, 2, 4), (3, 2, 1)], 2),
     "conv2d": (lambda x, w: F.conv2d(x, w), [(1, 2, 4, 4), (3, 2, 1, 1)], 2),
     "conv3d": (lambda x, w: F.conv3d(x, w), [(1, 2, 4, 4, 4), (3, 2, 1, 1, 1)], 2),
@@ -50,7 +54,7 @@ def test_every_documented_lower_precision_op(op):
     assert_same([result], [program(*(x.bfloat16() for x in inputs))])
 
 
-def fft(name):
+def fft(name: str) -> Callable[..., Any]:
     """Return the program of a Fourier transform."""
     return lambda x, t: getattr(torch.fft, name)(x)
 
@@ -211,7 +215,7 @@ def test_banned_op_names_its_place():
 def test_the_advice_fits_the_banned_op():
     gm = fx.symbolic_trace(lambda x: torch.exp(x))
     with pytest.raises(BannedOpError, match=r"exp is unsafe.*bans it; run it on float32.*leave=\['exp'\]") as caught:
-        xpu_amp_dynamo.lower(gm, [torch.ones(2)], policy=xpu_amp_dynamo.Policy("mine", banned=["exp"]))
+        xpu_amp_dynamo.lower(gm, [torch.ones(2)], policy=policy_of("mine", banned=["exp"]))
     assert "binary_cross_entropy" not in str(caught.value)
 
 

@@ -97,11 +97,11 @@ def train(
 
 def compiler(inner_backend: str, region: bool) -> Callable[[nn.Module], Any]:
     """Return what compiles a model whole; outside its region, if it has one, in float32."""
-    options = {"inner_backend": inner_backend, "enabled": not region}
+    options: dict[str, Any] = {"inner_backend": inner_backend, "enabled": not region}
     return lambda model: torch.compile(model, backend="xpu_amp", options=options)
 
 
-def reference_losses(compile_model: Callable[[nn.Module], Any], region: bool = False) -> list[float]:
+def reference_losses(compile_model: Callable[[Net], Any], region: bool = False) -> list[float]:
     """Return the losses of one process, which computes the parts of a batch one after the other."""
     torch._dynamo.reset()
     model = net(region)

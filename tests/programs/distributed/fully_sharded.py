@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 import xpu_amp_dynamo
-from tests.programs.distributed.common import BATCH, WIDTH, assert_near, my_part, net, reference_losses, train
+from tests.programs.distributed.common import BATCH, WIDTH, Net, assert_near, my_part, net, reference_losses, train
 
 
-def shard(model: torch.nn.Module, options: dict, policy: MixedPrecisionPolicy) -> torch.nn.Module:
+def shard(model: Net, options: dict[str, Any], policy: MixedPrecisionPolicy) -> Net:
     """Compile and shard each block, then the rest."""
     for block in model.blocks:
         block.compile(backend="xpu_amp", options=options)
         fully_shard(block, mp_policy=policy)
-    return fully_shard(model, mp_policy=policy)
+    fully_shard(model, mp_policy=policy)
+    return model
 
 
-def compare(options: dict, policy: MixedPrecisionPolicy, tolerance: float) -> None:
+def compare(options: dict[str, Any], policy: MixedPrecisionPolicy, tolerance: float) -> None:
     """Compare losses with those of one process."""
 
-    def compiler(model: torch.nn.Module) -> torch.nn.Module:
+    def compiler(model: Net) -> Net:
         for block in model.blocks:
             block.compile(backend="xpu_amp", options=options)
         return model
@@ -38,12 +40,13 @@ def compare(options: dict, policy: MixedPrecisionPolicy, tolerance: float) -> No
     assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
-def cached_weights_are_correct_when_resharded(options: dict) -> None:
+def cached_weights_are_correct_when_resharded(options: dict[str, Any]) -> None:
     """Weights are gathered into new memory at each call and freed after it; updates must show in the next call."""
     torch._dynamo.reset()
     model = shard(net(), {**options, "weights": "cached"}, MixedPrecisionPolicy())
     torch._dynamo.reset()
     plain = shard(net(), options, MixedPrecisionPolicy())
+    assert isinstance(model, FSDPModule)
     x = torch.randn(BATCH, WIDTH)
     for factor in (1.0, 0.5, 3.0):
         with torch.no_grad():

@@ -23,7 +23,7 @@ def main(inner_backend: str, region: bool) -> None:
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
     for block in model.blocks:
         parallelize_module(block, mesh, {"up": ColwiseParallel(), "down": RowwiseParallel()})
-    assert isinstance(model.blocks[0].up.weight, DTensor)
+    assert isinstance(model.get_parameter("blocks.0.up.weight"), DTensor)
     with xpu_amp_dynamo.record_lowerings() as reports:
         losses = train(model, compile_model(model), lambda tensor: list(tensor.chunk(dist.get_world_size())))
     assert sum(report.ops["lower_precision"] for report in reports) >= 6, [report.ops for report in reports]
