@@ -20,7 +20,7 @@ from rich.table import Table
 
 import xpu_amp_dynamo
 from benchmarks.models import MODELS, Size, build, loss_and_output
-from xpu_amp_dynamo.inductor.compiler import PRECISIONS
+from xpu_amp_dynamo.options import PRECISIONS
 
 SIZE = Size(width=64, layers=2, heads=4, batch=2, length=32)
 

@@ -231,7 +231,7 @@ def test_what_backward_needs_is_kept_where_capture_cast_it():
 
     x, w = torch.randn(4, 4), torch.randn(4, 4, requires_grad=True)
     policy = xpu_amp_dynamo.Policy.named("xpu").with_ops(lower_precision=["sin"])
-    options = {"inner_backend": "eager", "policy": policy}
+    options: dict[str, Any] = {"inner_backend": "eager", "policy": policy}
     torch.compile(program, backend="xpu_amp", options=options)(x, w).float().sum().backward()
     expected = x.bfloat16().sin().float().sum(1).expand(4, 4)
     torch.testing.assert_close(w.grad, expected, rtol=0.02, atol=0.02)
