@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import xpu_amp_dynamo
+from tests.support.memory import resident_bytes
 
 STEPS, SETTLED = 2000, 200
 
@@ -19,12 +20,6 @@ def live() -> tuple[int, int]:
     # By type: isinstance asks each object, and some deprecated ones of torch answer with a warning.
     tensors = [t for t in gc.get_objects() if issubclass(type(t), torch.Tensor)]
     return len(tensors), sum(t.untyped_storage().nbytes() for t in tensors)
-
-
-def resident() -> int:
-    """Return the memory of this process in bytes."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * 4096
 
 
 def run(call, model, steps):
@@ -51,9 +46,9 @@ def test_two_thousand_steps(way):
     compiled = torch.compile(model, backend="xpu_amp", dynamic=True, options={"weights": way})
     call = eager if way == "eager region" else compiled
     run(call, model, range(SETTLED))
-    before, resident_before = live(), resident()
+    before, resident_before = live(), resident_bytes()
     run(call, model, range(SETTLED, STEPS))
-    after, resident_after = live(), resident()
+    after, resident_after = live(), resident_bytes()
     assert after[0] <= before[0] + 2
     assert after[1] <= before[1] + 100_000
     # Allocators keep some of what they once had.

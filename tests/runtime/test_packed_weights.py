@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 import xpu_amp_dynamo
-from tests.runtime.test_weight_store import UPDATES, expected
+from tests.runtime.weight_updates import UPDATES, expected
 from xpu_amp_dynamo import cached_weight_bytes
 from xpu_amp_dynamo.lowering.weights import pack_linear as pack_linear_weights
 from xpu_amp_dynamo.ops.packed_linear import PACKED, PACKED_LINEAR, can_pack, pack

@@ -10,9 +10,9 @@ from unittest import mock
 import pytest
 import torch
 from torch._inductor.utils import run_and_get_code
-from torch.nn.utils import vector_to_parameters
 
 import xpu_amp_dynamo
+from tests.runtime.weight_updates import UPDATES, expected, load
 from xpu_amp_dynamo import cached_weight_bytes, refresh_weights
 from xpu_amp_dynamo.runtime import weight_store
 from xpu_amp_dynamo.runtime.weight_store import WEIGHTS
@@ -42,13 +42,6 @@ def x(device):
 def compiled(model, **options):
     options = {"weights": "cached", "inner_backend": "aot_eager", **options}
     return torch.compile(model, backend="xpu_amp", options=options)
-
-
-def expected(model, x):
-    """Return what the model gives with every weight cast now."""
-    lower = copy.deepcopy(model).bfloat16()
-    with torch.no_grad():
-        return lower(x.bfloat16()).float()
 
 
 @pytest.fixture
@@ -81,68 +74,6 @@ def test_inner_backends_and_shapes(inner_backend, dynamic, model, x, device):
         more = x.repeat(3, 1)[:rows]
         torch.testing.assert_close(program(more), expected(model, more), rtol=1e-2, atol=1e-2)
     assert len(WEIGHTS) == 4
-
-
-def in_place(model):
-    with torch.no_grad():
-        model[0].weight.mul_(2)
-
-
-def load(model):
-    model.load_state_dict({name: value + 1 for name, value in model.state_dict().items()})
-
-
-def load_by_assignment(model):
-    model.load_state_dict({name: value + 1 for name, value in model.state_dict().items()}, assign=True)
-
-
-def new_parameter(model):
-    model[0].weight = torch.nn.Parameter(model[0].weight.detach() + 1)
-
-
-def new_storage(model):
-    model[0].weight.data = model[0].weight.detach() + 1
-
-
-def vector(model):
-    weights = [*model.parameters()]
-    vector_to_parameters(torch.ones(sum(w.numel() for w in weights), device=weights[0].device), weights)
-
-
-def foreach(model):
-    with torch.no_grad():
-        torch._foreach_add_([*model.parameters()], 1)
-
-
-def moved(model):
-    model.to(torch.float64).to(torch.float32)
-    in_place(model)
-
-
-def step(make_optimizer):
-    def run(model):
-        optimizer = make_optimizer(model.parameters())
-        for weight in model.parameters():
-            weight.grad = torch.ones_like(weight)
-        optimizer.step()
-
-    return run
-
-
-UPDATES = {
-    "in place": in_place,
-    "load_state_dict": load,
-    "load_state_dict by assignment": load_by_assignment,
-    "new parameter": new_parameter,
-    "new storage": new_storage,
-    "vector_to_parameters": vector,
-    "foreach": foreach,
-    "moved": moved,
-    "SGD": step(lambda weights: torch.optim.SGD(weights, lr=1.0)),
-    "AdamW": step(lambda weights: torch.optim.AdamW(weights, lr=1.0)),
-    "fused AdamW": step(lambda weights: torch.optim.AdamW(weights, lr=1.0, fused=True)),
-    "fused SGD": step(lambda weights: torch.optim.SGD(weights, lr=1.0, fused=True)),
-}
 
 
 @pytest.mark.parametrize("update", UPDATES.values(), ids=UPDATES.keys())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -17,13 +16,10 @@ import xpu_amp_dynamo
 from benchmarks.models import Size
 from benchmarks.models import build as build_model
 from tests.simulator.zoo import build
+from tests.support.memory import STATISTICS, resident_bytes
 from xpu_amp_dynamo.errors import InvalidOptionError
 from xpu_amp_dynamo.lowering.aten import library_calls
 from xpu_amp_dynamo.simulator.xpu_kernels import copy_to_xpu
-
-
-def resident_bytes():
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
 def lines(report):
@@ -161,7 +157,7 @@ def test_the_model_stays_as_it_is(train):
     assert all(p.grad is None and p.device.type == "cpu" for p in model.parameters())
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="only Linux tells resident memory this way")
+@pytest.mark.skipif(not STATISTICS.exists(), reason="only Linux tells resident memory this way")
 def test_weights_take_no_memory():
     model = torch.nn.Linear(8, 8)
     model.weight = torch.nn.Parameter(torch.empty(20_000, 20_000))
