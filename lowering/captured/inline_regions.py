@@ -27,7 +27,7 @@ def inline_regions(gm: fx.GraphModule, _: LoweringContext) -> bool:
         found = True
         for call in calls:
             _inline(gm, call)
-    if found:
+        # Each time: of a module with two names, one within a region that is unwrapped now, the other would stay.
         gm.delete_all_unused_submodules()
     return found
 

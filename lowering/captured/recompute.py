@@ -15,7 +15,7 @@ from xpu_amp_dynamo.lowering.composites.layout_ops import LAYOUT_OPS
 from xpu_amp_dynamo.lowering.graph.context import LoweringContext
 from xpu_amp_dynamo.lowering.graph.fake_run import REFUSALS, run_mutation, run_node, with_recorded_sizes
 from xpu_amp_dynamo.lowering.graph.node_kind import op_name_of, source_place
-from xpu_amp_dynamo.lowering.graph.values import dtypes_in, has_value, set_value, tensors_in, value_of
+from xpu_amp_dynamo.lowering.graph.values import dtypes_in, has_value, on_tape, set_value, tensors_in, value_of
 from xpu_amp_dynamo.lowering.graph.writes import mutated_inputs, writes_only_statistics
 
 
@@ -57,7 +57,7 @@ def recompute_in_region(node: fx.Node, context: LoweringContext, inputs: InputCa
         return
     recorded = context.recorded.get(node)
     try:
-        value = _run(node)
+        value = _differentiated_like(recorded, _run(node))
         if not isinstance(recorded, torch.Tensor) or not is_wrapped(recorded) or value.dtype is not recorded.dtype:
             set_value(node, value)
     except REFUSALS as error:
@@ -81,6 +81,12 @@ def _run(node: fx.Node) -> Any:
     if not tensors_in(recorded):
         return recorded
     return with_recorded_sizes(run_node(node), recorded)
+
+
+def _differentiated_like(recorded: Any, value: Any) -> Any:
+    """Put a recomputed value on the tape where the recorded one is: writes that put it there are not run again."""
+    tensors = isinstance(recorded, torch.Tensor) and isinstance(value, torch.Tensor)
+    return on_tape(value) if tensors and recorded.requires_grad and not value.requires_grad else value
 
 
 def _match_dtypes(node: fx.Node, context: LoweringContext, inputs: InputCasts, error: Exception) -> None:

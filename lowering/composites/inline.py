@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import fx
 
 from xpu_amp_dynamo.compat.pytree import map_tensors
@@ -12,7 +11,7 @@ from xpu_amp_dynamo.lowering.graph.casting import Caster, is_traced_cast
 from xpu_amp_dynamo.lowering.graph.context import LoweringContext
 from xpu_amp_dynamo.lowering.graph.graft import Copies, graft, move_attribute
 from xpu_amp_dynamo.lowering.graph.node_kind import attribute_of
-from xpu_amp_dynamo.lowering.graph.values import has_value, set_value, tensors_in, value_of
+from xpu_amp_dynamo.lowering.graph.values import has_value, on_tape, set_value, tensors_in, value_of
 
 
 class Inlined(NamedTuple):
@@ -56,13 +55,8 @@ def _copy(inner: fx.Node, node: fx.Node, copies: Copies) -> fx.Node:
         copy = node.graph.node_copy(inner, copies.__getitem__)
     copy.meta = dict(node.meta)
     differentiated = any(tensor.requires_grad for tensor in tensors_in(value_of(node)))
-    set_value(copy, map_tensors(_on_tape, value_of(inner)) if differentiated else value_of(inner))
+    set_value(copy, map_tensors(on_tape, value_of(inner)) if differentiated else value_of(inner))
     return copy
-
-
-def _on_tape(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a tensor of a trace, which forgets that, as one that a differentiated call computed."""
-    return tensor.detach().requires_grad_().view_as(tensor) if tensor.is_floating_point() else tensor
 
 
 def _copy_constant(inner: fx.Node, node: fx.Node) -> fx.Node:

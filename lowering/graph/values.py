@@ -61,6 +61,11 @@ def runnable_value_of(node: fx.Node) -> Any:
     return value.detach().requires_grad_() if value.requires_grad and is_tracked_view(value) else value
 
 
+def on_tape(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor, of a trace or run that forgets it, as one that a differentiated call computed."""
+    return tensor.detach().requires_grad_().view_as(tensor) if tensor.is_floating_point() else tensor
+
+
 def tensor_inputs(node: fx.Node) -> list[fx.Node]:
     """List the input nodes that hold one tensor each."""
     return [n for n in node.all_input_nodes if isinstance(value_of(n), torch.Tensor)]

@@ -218,3 +218,16 @@ def test_second_derivatives(inner_backend):
         return F.linear(x, w)
 
     assert torch.equal(penalty(compile_program(program, inner_backend)), penalty(program))
+
+
+@pytest.mark.parametrize("inner_backend", ["eager", "aot_eager"])
+def test_what_a_write_puts_on_the_tape_is_cast_for_each_use(inner_backend):
+    """Eager autocast casts ``v`` twice and adds up its gradients in float32; it is known to need none only before."""
+
+    def program(x, w):
+        v = torch.log_softmax(x, -1)
+        written = v.add_(w)
+        return v @ v, written @ written
+
+    inputs = [torch.randn(4, 4), torch.randn(4, 4, requires_grad=True)]
+    assert_compiled_equals_eager(program, inputs, region=region, weights=[inputs[1]], inner_backends=[inner_backend])

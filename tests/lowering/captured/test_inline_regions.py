@@ -36,4 +36,5 @@ def test_nested_regions_become_pairs_of_nodes():
     ]
     assert [node.args for node in (leave_inside, leave)] == [(enter_inside,), (enter,)]
     assert add.args[0] is relu
+    assert list(gm.children()) == []
     assert not inline_regions(gm, context_of(gm))
