@@ -93,7 +93,9 @@ ROUNDING_LESS = frozenset((narrow_operands.__name__, widen_results.__name__))
 PACKING = frozenset((pack_linear_weights.__name__,))
 # Without these no graph can be lowered.
 NEEDED = (inline_regions, record_values, erase_regions, lower_subgraphs, insert_casts, restore_output_dtypes)
-SKIPPABLE = tuple(dict.fromkeys(p.__name__ for p in (*CAPTURED, *KEPT_WEIGHTS, *JOINT, *COMPILED) if p not in NEEDED))
+SKIPPABLE_CAPTURED = tuple(run.__name__ for run in CAPTURED if run not in NEEDED)
+SKIPPABLE_STORED = (*SKIPPABLE_CAPTURED, *(run.__name__ for run in STORED_WEIGHTS))
+SKIPPABLE = (*SKIPPABLE_CAPTURED, *(run.__name__ for run in (*KEPT_WEIGHTS, *JOINT, *COMPILED)))
 
 
 def lower_graph(
@@ -174,14 +176,15 @@ def keep_weights(
     return (own, plan) if plan.kept else (gm, plan)
 
 
-def store_weights(gm: fx.GraphModule, plan: WeightPlan) -> None:
+def store_weights(gm: fx.GraphModule, plan: WeightPlan, skip: Collection[str] = ()) -> None:
     """Have a graph read weights in the lower precision where it reads them in no other, in place.
 
     Args:
         gm: a lowered graph from export.
         plan: its weights; which of them are to be handed over in which dtype is in it afterwards.
+        skip: names of passes to leave out.
     """
-    runs = run_passes(STORED_WEIGHTS, gm, plan, verifier=lambda _: WeightVerifier(gm, plan))
+    runs = run_passes(STORED_WEIGHTS, gm, plan, verifier=lambda _: WeightVerifier(gm, plan), skip=skip)
     _recompile(gm, runs)
 
 

@@ -49,7 +49,7 @@ def lower_exported(exported_program: torch.export.ExportedProgram, **options: An
     state = dict(exported_program.state_dict)
     if parsed.weights == "cached":
         plan = WeightPlan(_parameters(gm, signature))
-        store_weights(gm, plan)
+        store_weights(gm, plan, skip=parsed.skip_passes)
         for position, dtype in plan.stored.items():
             name = str(signature.input_specs[position].target)
             state[name] = _in_dtype(state[name], dtype)

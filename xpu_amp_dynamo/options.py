@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from typing_extensions import Self
@@ -14,7 +14,7 @@ from typing_extensions import Self
 from xpu_amp_dynamo.dynamo.backends import backend_names
 from xpu_amp_dynamo.errors import InvalidOptionError, UnsupportedDeviceError, UnsupportedDtypeError
 from xpu_amp_dynamo.inductor.settings import ROUNDING_SETTING, check_settings
-from xpu_amp_dynamo.lowering.pipeline import SKIPPABLE
+from xpu_amp_dynamo.lowering.pipeline import SKIPPABLE, SKIPPABLE_CAPTURED, SKIPPABLE_STORED
 from xpu_amp_dynamo.policy.devices import check_device_type, check_lower_dtype
 from xpu_amp_dynamo.policy.policy import Policy
 
@@ -44,6 +44,8 @@ class LoweringOptions:
     device_type: str | None = None
     preserve_output_dtype: bool = True
     skip_passes: Collection[str] = ()
+    # What can be left out of the passes that run there.
+    skippable: ClassVar[Sequence[str]] = SKIPPABLE_CAPTURED
 
     def __post_init__(self) -> None:
         if isinstance(self.policy, str):
@@ -52,7 +54,7 @@ class LoweringOptions:
         for name in ("enabled", "preserve_output_dtype"):
             _check(name, getattr(self, name), isinstance(getattr(self, name), bool), "True or False")
         _check_dtype_and_device(self.dtype, self.device_type)
-        _check_skipped(self.skip_passes)
+        _check_skipped(self.skip_passes, self.skippable)
 
     @classmethod
     def parse(cls, options: Mapping[str, Any] | None) -> Self:
@@ -104,6 +106,7 @@ class ExportOptions(LoweringOptions):
     """
 
     weights: str = "recast"
+    skippable: ClassVar[Sequence[str]] = SKIPPABLE_STORED
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -130,6 +133,7 @@ class BackendOptions(LoweringOptions):
     inductor: Mapping[str, Any] = field(default_factory=dict)
     precision: str = "fast"
     weights: str = "recast"
+    skippable: ClassVar[Sequence[str]] = SKIPPABLE
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -183,13 +187,13 @@ def _check_dtype_and_device(dtype: torch.dtype, device_type: str | None) -> None
         raise InvalidOptionError(f"option {name!r}: {error}") from error
 
 
-def _check_skipped(names: Collection[str]) -> None:
+def _check_skipped(names: Collection[str], skippable: Sequence[str]) -> None:
     plain = not isinstance(names, str) and isinstance(names, Collection)
     _check("skip_passes", names, plain, "a list of names of passes")
     for name in names:
-        if name not in SKIPPABLE:
-            near = difflib.get_close_matches(str(name), SKIPPABLE, n=1)
+        if name not in skippable:
+            near = difflib.get_close_matches(str(name), skippable, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise InvalidOptionError(
-                f"option 'skip_passes' names {name!r}; {hint}Passes that can be left out are {list(SKIPPABLE)}"
+                f"option 'skip_passes' names {name!r}; {hint}Passes that can be left out here are {list(skippable)}"
             )

@@ -44,8 +44,11 @@ def _states(module: fx.GraphModule, calls: list[tuple[fx.Node, fx.Node, fx.Graph
 
 
 def _state_inside(node: fx.Node, getter: fx.Node, context: LoweringContext) -> AutocastState:
-    """Return the state of a subgraph's entry: that of its call, but a custom backward runs outside regions."""
-    state = context.states[node]
+    """Return the state of a subgraph's entry: that of its call, but a custom backward runs outside regions.
+
+    The grad mode is that around the graph, so that calls which differ in it alone share a subgraph.
+    """
+    state = dataclasses.replace(context.states[node], grad_enabled=context.initial_state.grad_enabled)
     backward = str(node.target) == "autograd_function_apply" and node.args[1] is getter
     return dataclasses.replace(state, enabled=False) if backward else state
 

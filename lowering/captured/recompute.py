@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -15,7 +16,15 @@ from xpu_amp_dynamo.lowering.composites.layout_ops import LAYOUT_OPS
 from xpu_amp_dynamo.lowering.graph.context import LoweringContext
 from xpu_amp_dynamo.lowering.graph.fake_run import REFUSALS, run_mutation, run_node, with_recorded_sizes
 from xpu_amp_dynamo.lowering.graph.node_kind import op_name_of, source_place
-from xpu_amp_dynamo.lowering.graph.values import dtypes_in, has_value, on_tape, set_value, tensors_in, value_of
+from xpu_amp_dynamo.lowering.graph.values import (
+    dtypes_in,
+    has_value,
+    on_tape,
+    set_value,
+    storage_of,
+    tensors_in,
+    value_of,
+)
 from xpu_amp_dynamo.lowering.graph.writes import mutated_inputs, writes_only_statistics
 
 
@@ -36,9 +45,26 @@ def recompute_captured(node: fx.Node, context: LoweringContext, inputs: InputCas
         inputs.restore_inputs(node)
         context.refused.add(node)
         return
+    if _returns_input_anew(node, value, context):
+        inputs.restore_inputs(node)
+        return
     if dtypes_in(value) != dtypes_in(recorded):
         set_value(node, value)
         inputs.keep_wrapped(node)
+
+
+def _returns_input_anew(node: fx.Node, value: Any, context: LoweringContext) -> bool:
+    """Tell whether a call now returns memory of an input, where it made new memory at capture.
+
+    So does a conversion to the dtype that its input has by now. Others would see writes to the one in the other.
+    """
+    recorded = {n: context.recorded.get(n, value_of(n)) for n in node.all_input_nodes}
+    now = _memories(map(value_of, recorded)) & _memories([value])
+    return bool(now) and not _memories(recorded.values()) & _memories([context.recorded.get(node)])
+
+
+def _memories(values: Iterable[Any]) -> set[int | None]:
+    return {storage_of(tensor) for value in values for tensor in tensors_in(value)} - {None}
 
 
 def recompute_in_region(node: fx.Node, context: LoweringContext, inputs: InputCasts) -> None:

@@ -22,7 +22,7 @@ from xpu_amp_dynamo.lowering.graph.node_kind import (
     is_higher_order,
     op_name_of,
 )
-from xpu_amp_dynamo.lowering.graph.rerun import Values, anew, ends_of, memories_of, rerun, sharing_of
+from xpu_amp_dynamo.lowering.graph.rerun import Values, anew, ends_of, memories_of, newly_shared, rerun
 from xpu_amp_dynamo.lowering.graph.values import dtypes_in, has_value, tensor_inputs, value_of
 from xpu_amp_dynamo.lowering.graph.writes import is_called_in_place, mutated_inputs
 from xpu_amp_dynamo.policy.cast_rule import needs_cast, wanted_dtype
@@ -46,6 +46,7 @@ class CapturedVerifier:
         self._context = context
         self._thorough = thorough
         self._ends = ends_of(gm.graph)
+        self._inputs = len(gm.graph.find_nodes(op="placeholder"))
         self._values = list(map(_recorded, self._ends))
 
     def check(self, passes: str) -> None:
@@ -78,16 +79,25 @@ class CapturedVerifier:
             self._check_sharing(_memories(self._gm.graph, values), passes)
 
     def _check_sharing(self, memories: list[int | None], passes: str) -> None:
-        before = sharing_of(memories_of(self._values_before()))
-        for end, first in enumerate(sharing_of(memories)):
-            if before[end] != before[first]:
-                ends = ends_of(self._gm.graph)
-                raise LoweringError(f"after {passes}, {ends[end]} shares memory with {ends[first]}; {_BUG}")
+        ends = ends_of(self._gm.graph)
+        # What a helper returned as one value may be several once its ops stand in its place.
+        same = len(ends) == len(self._ends)
+        shared = newly_shared(self._memories_before(ends), memories, self._inputs) if same else None
+        if shared is not None:
+            one, other = (ends[position] for position in shared)
+            raise LoweringError(f"after {passes}, {other} shares memory with {one}; {_BUG}")
 
-    def _values_before(self) -> list[Any]:
-        """Return the values that inputs and outputs had; where the graph had none, those recorded meanwhile."""
-        pairs = zip(self._ends, self._values, strict=True)
-        return [self._context.recorded.get(end) if value is None else value for end, value in pairs]
+    def _memories_before(self, ends: list[Any]) -> list[int | None]:
+        """Return the memories of inputs and outputs at capture; None where that is not known or no contract.
+
+        Inside regions a conversion may do something under one policy and nothing under another.
+        """
+        memories = memories_of(self._values)
+        return [None if self._follows_autocast(end) else memory for end, memory in zip(ends, memories, strict=True)]
+
+    def _follows_autocast(self, end: Any) -> bool:
+        state = self._context.states.get(end) or self._context.initial_state
+        return state.in_region and isinstance(end, fx.Node) and end.op != "placeholder"
 
 
 def verify(gm: fx.GraphModule, context: LoweringContext) -> None:

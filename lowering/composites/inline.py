@@ -53,7 +53,8 @@ def _copy(inner: fx.Node, node: fx.Node, copies: Copies) -> fx.Node:
     """Copy one node of the trace before the call, with the call's stack trace and module."""
     with node.graph.inserting_before(node):
         copy = node.graph.node_copy(inner, copies.__getitem__)
-    copy.meta = dict(node.meta)
+    # Not the mark of ``torch.fx.wrap``, which has the printed graph wrap a global of the target's name.
+    copy.meta = {key: value for key, value in node.meta.items() if key != "is_wrapped"}
     differentiated = any(tensor.requires_grad for tensor in tensors_in(value_of(node)))
     set_value(copy, map_tensors(on_tape, value_of(inner)) if differentiated else value_of(inner))
     return copy

@@ -38,7 +38,7 @@ class _Backup:
         self._result: Any = self._copy.graph_copy(module.graph, nodes)
         self._copied_inputs = [nodes[node] for node in self._inputs]
         self._node_names = {copy: node.name for node, copy in nodes.items()}
-        self._output_meta = dict(module.graph.output_node().meta)
+        self._output_meta, self._output_name = dict(module.graph.output_node().meta), module.graph.output_node().name
         self._attributes = [dict(registry) for registry in registries_of(module)]
         self._names = set(vars(module))
 
@@ -60,5 +60,6 @@ class _Backup:
         graph.graph_copy(self._copy, nodes)
         for copy, name in self._node_names.items():
             nodes[copy].name = name
-        graph.output(fx.map_arg(self._result, nodes.__getitem__)).meta = self._output_meta
+        output = graph.output(fx.map_arg(self._result, nodes.__getitem__))
+        output.meta, output.name = self._output_meta, self._output_name
         module.recompile()

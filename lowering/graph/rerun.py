@@ -63,6 +63,24 @@ def sharing_of(memories: Sequence[int | None]) -> tuple[int, ...]:
     return tuple(first.setdefault(memory or ("none", i), i) for i, memory in enumerate(memories))
 
 
+def newly_shared(before: Sequence[int | None], after: Sequence[int | None], inputs: int) -> tuple[int, int] | None:
+    """Return the first two ends of a graph that share a memory and did not before; None if there are none.
+
+    Args:
+        before: the memories of inputs and outputs then; None of ends of which it is not known.
+        after: those now.
+        inputs: how many of the ends are inputs. What these share with each other is the caller's.
+    """
+    first: dict[int, int] = {}
+    for end, (was, memory) in enumerate(zip(before, after, strict=True)):
+        if was is None or memory is None:
+            continue
+        other = first.setdefault(memory, end)
+        if end >= inputs and was != before[other]:
+            return other, end
+    return None
+
+
 def _new_like(tensor: torch.Tensor) -> torch.Tensor:
     if tensor.layout is not torch.strided or wraps_tensors(tensor):
         return tensor.clone()

@@ -25,7 +25,7 @@ def check_device_type(device_type: str) -> str:
     Raises:
         UnsupportedDeviceError: it has none.
     """
-    if device_type not in AUTOCAST_KEYS:
+    if not isinstance(device_type, str) or device_type not in AUTOCAST_KEYS:
         raise UnsupportedDeviceError(
             f"device type {device_type!r} has no autocast here; use one of {sorted(AUTOCAST_KEYS)}"
         )
