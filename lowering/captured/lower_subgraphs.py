@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 
+import torch
 from torch import fx
 
 from xpu_amp_dynamo.lowering.graph.autocast_state import AutocastState
@@ -35,7 +36,15 @@ def lower_subgraphs(gm: fx.GraphModule, context: LoweringContext) -> bool:
             context.lower_inside(lowered[module, state], context.for_subgraph(state))
         if lowered[module, state] is not module:
             node.replace_input_with(getter, _fetch(gm, lowered[module, state], getter))
+            _identify(node, list(lowered).index((module, state)))
     return bool(calls)
+
+
+def _identify(call: fx.Node, number: int) -> None:
+    """Give the call of a copied subgraph an identifier of its own, by which AOTAutograd finds traces (torch 2.13.0)."""
+    if call.target is torch.ops.higher_order.invoke_subgraph:
+        subgraph, identifier, *operands = call.args
+        call.args = (subgraph, f"{identifier}_{number}", *operands)
 
 
 def _states(module: fx.GraphModule, calls: list[tuple[fx.Node, fx.Node, fx.GraphModule, AutocastState]]) -> int:

@@ -214,3 +214,24 @@ def test_branches_that_write_to_a_product(inner_backend):
             y, z = compile_program(program, inner_backend)(x, w)
             assert y.dtype is z.dtype is FLOAT32
             assert relative_error(y, program(x, w)[0]) < 0.01
+
+
+@pytest.mark.parametrize("inner_backend", ["eager", "aot_eager"])
+def test_a_compiled_region_is_lowered_for_each_state_that_it_is_called_under(inner_backend):
+    @torch.compiler.nested_compile_region
+    def inner(x, w):
+        return (x @ w).sin()
+
+    def program(x, w):
+        plain = inner(x, w)
+        with torch.autocast("cpu", torch.bfloat16):
+            bfloat16 = inner(x, w)
+        with torch.autocast("cpu", torch.float16):
+            return plain, bfloat16, inner(x, w)
+
+    x, w = torch.randn(4, 4), torch.randn(4, 4)
+    xpu_amp_dynamo.install("xpu", "cpu")
+    options = {"inner_backend": inner_backend, "enabled": False}
+    outputs = torch.compile(program, backend="xpu_amp", fullgraph=True, options=options)(x, w)
+    for output, expected in zip(outputs, program(x, w), strict=True):
+        assert torch.equal(output, expected.float())
