@@ -170,7 +170,10 @@ def keep_weights(
     """
     if differentiates_inside(gm):
         return gm, WeightPlan()
-    own, plan = copy_graph(gm, WeightPlan(weights_of(gm, example_inputs)))
+    weights = weights_of(gm, example_inputs)
+    if not weights:
+        return gm, WeightPlan()
+    own, plan = copy_graph(gm, WeightPlan(weights))
     runs = run_passes(KEPT_WEIGHTS, own, plan, verifier=lambda _: WeightVerifier(own, plan), skip=skip)
     _recompile(own, runs)
     return (own, plan) if plan.kept else (gm, plan)

@@ -8,8 +8,10 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from xpu_amp_dynamo.lowering.collector import Collector
+
 logger = logging.getLogger(__name__)
-_collectors: list[list[LoweringReport]] = []
+_reports: Collector[LoweringReport] = Collector()
 
 
 @dataclass
@@ -39,16 +41,11 @@ def record_lowerings() -> Iterator[list[LoweringReport]]:
         ...     torch.compile(model, backend="xpu_amp")(x)
         >>> sum(report.casts for report in reports)
     """
-    reports: list[LoweringReport] = []
-    _collectors.append(reports)
-    try:
+    with _reports.collect() as reports:
         yield reports
-    finally:
-        _collectors.remove(reports)
 
 
 def publish_report(report: LoweringReport) -> None:
     """Log a report and append it to every list that collects."""
     logger.info("lowered a graph in %.1f ms: %d casts, %s", report.seconds * 1e3, report.casts, dict(report.ops))
-    for reports in _collectors:
-        reports.append(report)
+    _reports.add([report])

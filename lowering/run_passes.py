@@ -9,8 +9,10 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple, Protocol
 
+from xpu_amp_dynamo.lowering.collector import Collector
+
 logger = logging.getLogger(__name__)
-_recorders: list[list[PassRun]] = []
+_runs: Collector[PassRun] = Collector()
 _verifies_thoroughly: ContextVar[bool] = ContextVar("verifies_thoroughly", default=False)
 
 
@@ -63,20 +65,15 @@ def run_passes(
         if changed and thorough:
             verify.check_thoroughly(run.__name__)
     verify.check(", ".join(run.name for run in runs if run.changed))
-    for recorded in _recorders:
-        recorded.extend(runs)
+    _runs.add(runs)
     return runs
 
 
 @contextlib.contextmanager
 def record_passes() -> Iterator[list[PassRun]]:
     """Collect the runs of all passes, in any thread, until the context ends; yield the list of them."""
-    runs: list[PassRun] = []
-    _recorders.append(runs)
-    try:
+    with _runs.collect() as runs:
         yield runs
-    finally:
-        _recorders.remove(runs)
 
 
 @contextlib.contextmanager

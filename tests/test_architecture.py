@@ -69,6 +69,7 @@ FLOORS = [
     ["errors", "compat"],
     ["ops"],
     ["policy"],
+    ["lowering.collector"],
     ["lowering.report", "lowering.run_passes"],
     ["lowering.graph"],
     ["lowering.composites"],
