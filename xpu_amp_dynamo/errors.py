@@ -64,5 +64,10 @@ class LoweringError(XpuAmpError, RuntimeError):
     """A graph that cannot be lowered, or a lowered graph that breaks a promise of the lowering."""
 
 
+def broken_promise(problem: str) -> LoweringError:
+    """Return the error of a pass that broke a promise, which is never the user's fault."""
+    return LoweringError(f"{problem}; this is a bug of xpu_amp_dynamo")
+
+
 class SimulatorError(XpuAmpError, RuntimeError):
     """The simulated XPU cannot start here, or was asked for what it cannot do."""

@@ -16,7 +16,7 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from xpu_amp_dynamo.compat.fake_tensors import mode_in_use, with_python_kernels
 from xpu_amp_dynamo.compat.op_types import OperatorBase, OpOverload
-from xpu_amp_dynamo.errors import LoweringError
+from xpu_amp_dynamo.errors import LoweringError, broken_promise
 from xpu_amp_dynamo.lowering.aten.memory import NAMESPACES
 from xpu_amp_dynamo.lowering.aten.replace import MAKING_SYMBOLS
 from xpu_amp_dynamo.lowering.graph.rerun import Values, ends_of, memories_of, outputs_of, rerun, sharing_of
@@ -79,28 +79,28 @@ def verify(graph: fx.Graph, before: Outline, name: str) -> None:
     after = outline_of(graph)
     for end, is_shared, was_shared in zip(ends_of(graph), after.sharing, before.sharing, strict=True):
         if is_shared != was_shared:
-            raise LoweringError(_message(name, end, "shares other memory than before"))
+            raise _broken(name, end, "shares other memory than before")
     _check_layouts(graph, after.layouts, before.layouts, name)
     for node in after.untrue - before.untrue:
-        raise LoweringError(_message(name, node, "computes another value than recorded"))
+        raise _broken(name, node, "computes another value than recorded")
 
 
 def _check_form(graph: fx.Graph, name: str) -> None:
     try:
         graph.lint()
     except RuntimeError as error:
-        raise LoweringError(_message(name, "the graph", f"is not well formed: {error}")) from error
+        raise _broken(name, "the graph", f"is not well formed: {error}") from error
 
 
 def _check_layouts(graph: fx.Graph, layouts: tuple[Layout, ...], before: tuple[Layout, ...], name: str) -> None:
     for output, layout, previous in zip(outputs_of(graph), layouts, before, strict=True):
         if _differ(layout, previous):
-            raise LoweringError(_message(name, output, f"was {previous} and is {layout}"))
+            raise _broken(name, output, f"was {previous} and is {layout}")
 
 
-def _message(name: str, node: Any, problem: str) -> str:
+def _broken(name: str, node: Any, problem: str) -> LoweringError:
     text = node.format_node() if isinstance(node, fx.Node) else node
-    return f"after {name}, {text} {problem}; this is a bug of xpu_amp_dynamo"
+    return broken_promise(f"after {name}, {text} {problem}")
 
 
 def outline_of(graph: fx.Graph) -> Outline:

@@ -20,7 +20,7 @@ from xpu_amp_dynamo.compat.tensors import is_surely_dense
 from xpu_amp_dynamo.lowering.graph.casting import convert_behind, mark_as_cast
 from xpu_amp_dynamo.lowering.graph.context import LoweringContext
 from xpu_amp_dynamo.lowering.graph.node_kind import CALLS, base_op_name
-from xpu_amp_dynamo.lowering.graph.values import storage_of, tensors_in, value_of
+from xpu_amp_dynamo.lowering.graph.values import storage_of, storages_in, tensors_in, value_of
 from xpu_amp_dynamo.lowering.graph.writes import mutated_inputs, writes_unseen
 
 # Ops that see memory and not the tensor.
@@ -42,13 +42,13 @@ def pin_captured_dtypes(gm: fx.GraphModule, context: LoweringContext) -> bool:
     return bool(pin_memory(gm.graph.nodes, everywhere, outside, context))
 
 
-def storages_written(nodes: Iterable[fx.Node]) -> set[int | None]:
+def storages_written(nodes: Iterable[fx.Node]) -> set[int]:
     """Return the storages that calls write to, or that they look at as memory."""
     return _storages_of(n for node in nodes for n in _reached_as_memory(node))
 
 
 def pin_memory(
-    nodes: Iterable[fx.Node], everywhere: set[int | None], outside: set[int | None], context: LoweringContext
+    nodes: Iterable[fx.Node], everywhere: set[int], outside: set[int], context: LoweringContext
 ) -> list[fx.Node]:
     """Pin the first tensor in each of these memories and return the pins.
 
@@ -58,14 +58,15 @@ def pin_memory(
         outside: storages to pin where they are made outside regions.
         context: the lowering in hand.
     """
-    left = (everywhere | outside) - {None}
+    left = everywhere | outside
     pins = []
     for node in list(nodes) if left else ():
         value = value_of(node)
-        if not isinstance(value, torch.Tensor) or storage_of(value) not in left:
+        storage = storage_of(value) if isinstance(value, torch.Tensor) else None
+        if storage is None or storage not in left:
             continue
-        left.remove(storage_of(value))
-        inside = context.states[node].in_region and storage_of(value) not in everywhere
+        left.remove(storage)
+        inside = context.states[node].in_region and storage not in everywhere
         if node.op in CALLS and not inside:
             pins.append(_pin(node))
             context.know_as(pins[-1], node)
@@ -96,11 +97,11 @@ def settle_pin(pin: fx.Node) -> bool:
     return True
 
 
-def shared_by_outputs(graph: fx.Graph) -> set[int | None]:
+def shared_by_outputs(graph: fx.Graph) -> set[int]:
     """Return the storages that several outputs show, and those that one shows with gaps or overlaps."""
     tensors = [tensor for node in graph.output_node().all_input_nodes for tensor in tensors_in(value_of(node))]
     shows = Counter(map(storage_of, tensors))
-    return {storage_of(t) for t in tensors if shows[storage_of(t)] > 1 or not _is_dense(t)}
+    return storages_in([t for t in tensors if shows[storage_of(t)] > 1 or not _is_dense(t)])
 
 
 def _reached_as_memory(node: fx.Node) -> Sequence[fx.Node]:
@@ -115,5 +116,5 @@ def _is_dense(tensor: torch.Tensor) -> bool:
     return tensor.layout is not torch.strided or is_surely_dense(tensor)
 
 
-def _storages_of(nodes: Iterable[fx.Node]) -> set[int | None]:
-    return {storage_of(tensor) for node in nodes for tensor in tensors_in(value_of(node))}
+def _storages_of(nodes: Iterable[fx.Node]) -> set[int]:
+    return storages_in(list(map(value_of, nodes)))

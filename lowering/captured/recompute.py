@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from xpu_amp_dynamo.lowering.graph.values import (
     has_value,
     on_tape,
     set_value,
-    storage_of,
+    storages_in,
     tensors_in,
     value_of,
 )
@@ -59,12 +58,8 @@ def _returns_input_anew(node: fx.Node, value: Any, context: LoweringContext) -> 
     So does a conversion to the dtype that its input has by now. Others would see writes to the one in the other.
     """
     recorded = {n: context.recorded.get(n, value_of(n)) for n in node.all_input_nodes}
-    now = _memories(map(value_of, recorded)) & _memories([value])
-    return bool(now) and not _memories(recorded.values()) & _memories([context.recorded.get(node)])
-
-
-def _memories(values: Iterable[Any]) -> set[int | None]:
-    return {storage_of(tensor) for value in values for tensor in tensors_in(value)} - {None}
+    now = storages_in(list(map(value_of, recorded))) & storages_in(value)
+    return bool(now) and not storages_in(list(recorded.values())) & storages_in(context.recorded.get(node))
 
 
 def recompute_in_region(node: fx.Node, context: LoweringContext, inputs: InputCasts) -> None:

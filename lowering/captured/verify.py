@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from xpu_amp_dynamo.compat.calls_in_graphs import INFERENCE_MODE_CALLS
-from xpu_amp_dynamo.errors import LoweringError
+from xpu_amp_dynamo.errors import LoweringError, broken_promise
 from xpu_amp_dynamo.lowering.captured.find_regions import DEVICE_CALLS, ENTER, EXIT, GLOBAL_CALLS, find_regions
 from xpu_amp_dynamo.lowering.graph.casting import is_inserted_cast
 from xpu_amp_dynamo.lowering.graph.context import LoweringContext
@@ -27,7 +27,6 @@ from xpu_amp_dynamo.lowering.graph.values import dtypes_in, has_value, tensor_in
 from xpu_amp_dynamo.lowering.graph.writes import is_called_in_place, mutated_inputs
 from xpu_amp_dynamo.policy.cast_rule import needs_cast, wanted_dtype
 
-_BUG = "this is a bug of xpu_amp_dynamo"
 Check = Callable[[fx.Node, LoweringContext], str | None]
 _WITHOUT_VALUES = (*GRAD_MODE_CALLS, *INFERENCE_MODE_CALLS, *SILENT_CALLS, ENTER, EXIT, *DEVICE_CALLS, *GLOBAL_CALLS)
 
@@ -66,7 +65,7 @@ class CapturedVerifier:
         for node, value in (_run(self._gm.graph) if self._thorough else {}).items():
             if has_value(node) and dtypes_in(value_of(node)) != dtypes_in(value):
                 problem = f"computes {dtypes_in(value)}, recorded are {dtypes_in(value_of(node))}"
-                raise LoweringError(f"{node.format_node()} {problem}; {_BUG}")
+                raise broken_promise(f"{node.format_node()} {problem}")
 
     def check_thoroughly(self, passes: str) -> None:
         """Check the same of memory in the midst of the passes, by running the graph on fake tensors.
@@ -89,7 +88,7 @@ class CapturedVerifier:
         before = self._memories_run
         if shared is not None and (before is None or newly_shared(before, memories, self._inputs)):
             one, other = (ends[position] for position in shared)
-            raise LoweringError(f"after {passes}, {other} shares memory with {one}; {_BUG}")
+            raise broken_promise(f"after {passes}, {other} shares memory with {one}")
 
     def _memories_before(self, ends: list[Any]) -> list[int | None]:
         """Return the memories of inputs and outputs at capture; None where that is not known or no contract.
@@ -114,7 +113,7 @@ def verify(gm: fx.GraphModule, context: LoweringContext) -> None:
         for check in (_check_listed_op, _check_cast, _check_output):
             problem = check(node, context)
             if problem:
-                raise LoweringError(f"{problem} at {node.format_node()}; {_BUG}")
+                raise broken_promise(f"{problem} at {node.format_node()}")
 
 
 def _recorded(end: Any) -> Any:

@@ -81,6 +81,11 @@ def dtypes_in(value: object) -> list[torch.dtype]:
     return [tensor.dtype for tensor in tensors_in(value)]
 
 
+def storages_in(value: object) -> set[int]:
+    """Return what identifies the storages of the tensors in a nested value, but for those that have none."""
+    return {storage for tensor in tensors_in(value) if (storage := storage_of(tensor)) is not None}
+
+
 def storage_of(tensor: torch.Tensor) -> int | None:
     """Return what identifies a tensor's storage, None for layouts without one."""
     tensor = innermost(tensor)

@@ -17,7 +17,7 @@ from xpu_amp_dynamo.compat.op_types import (
     schema_of,
 )
 from xpu_amp_dynamo.lowering.graph.node_kind import CALLS, arguments_of, is_higher_order, op_name_of, subgraphs_of
-from xpu_amp_dynamo.lowering.graph.values import storage_of, tensor_inputs, tensors_in, value_of
+from xpu_amp_dynamo.lowering.graph.values import storages_in, tensor_inputs, value_of
 from xpu_amp_dynamo.policy.op_names import is_in_place_name, is_in_place_operator, target_name
 from xpu_amp_dynamo.policy.tables.unmarked import RENORMALISED, WRITTEN_ARGUMENTS, WRITTEN_IF
 
@@ -29,9 +29,9 @@ def mutated_inputs(node: fx.Node) -> list[fx.Node]:
     return found
 
 
-def written_storages(nodes: Iterable[fx.Node]) -> set[int | None]:
+def written_storages(nodes: Iterable[fx.Node]) -> set[int]:
     """Return the storages of what any of the calls writes to."""
-    return {storage_of(t) for node in nodes for n in mutated_inputs(node) for t in tensors_in(value_of(n))} - {None}
+    return storages_in([value_of(n) for node in nodes for n in mutated_inputs(node)])
 
 
 def writes_unseen(node: fx.Node) -> bool:
@@ -108,5 +108,5 @@ def _mutated_by_subgraphs(node: fx.Node) -> list[Any]:
 
 def _writes_to_inputs(gm: fx.GraphModule) -> bool:
     """Tell whether a graph writes to memory of its inputs."""
-    own = {storage_of(t) for node in gm.graph.find_nodes(op="placeholder") for t in tensors_in(value_of(node))}
+    own = storages_in(list(map(value_of, gm.graph.find_nodes(op="placeholder"))))
     return bool(own & written_storages(gm.graph.nodes))

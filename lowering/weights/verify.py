@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from xpu_amp_dynamo.errors import LoweringError
+from xpu_amp_dynamo.errors import broken_promise
 from xpu_amp_dynamo.lowering.graph.rerun import memories_of, newly_shared, outputs_of
 from xpu_amp_dynamo.lowering.graph.values import value_of
 from xpu_amp_dynamo.lowering.weights.plan import WeightPlan, placeholders
@@ -59,4 +59,4 @@ class WeightVerifier:
         return memories_of(value_of(end) if isinstance(end, fx.Node) else None for end in ends)
 
     def _complain(self, passes: str, problem: str) -> None:
-        raise LoweringError(f"after {passes}, {problem}; this is a bug of xpu_amp_dynamo")
+        raise broken_promise(f"after {passes}, {problem}")
