@@ -23,10 +23,11 @@ from xpu_amp_dynamo.policy.devices import autocast_key
 from xpu_amp_dynamo.policy.tables.unmarked import WRITTEN_ARGUMENTS
 from xpu_amp_dynamo.runtime.cast_cache import CastCache
 from xpu_amp_dynamo.runtime.hide_from_dynamo import hide_from_dynamo
+from xpu_amp_dynamo.runtime.weight_store import WEIGHTS
 
 Kernel = Callable[..., Any]
 
-CAST_CACHE = CastCache()
+CAST_CACHE = CastCache(WEIGHTS)
 
 
 def make_kernel(op: OpOverload, category: Category | None, device_type: str) -> Kernel:

@@ -6,23 +6,27 @@ import contextlib
 import functools
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
 
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from xpu_amp_dynamo.compat.tensors import version_of
-from xpu_amp_dynamo.ops.packed_linear import PACKED, pack, packed_weight_of
+from xpu_amp_dynamo.compat.storages import address_of_storage, is_lone
+from xpu_amp_dynamo.compat.tensor_watch import watch_tensors
+from xpu_amp_dynamo.compat.tensors import is_referenced_once
+from xpu_amp_dynamo.ops.packed_linear import pack, packed_weight_of
 from xpu_amp_dynamo.runtime.hide_from_dynamo import hide_from_dynamo
+from xpu_amp_dynamo.runtime.kept_weight import KeptCast, KeptWeight, Layout, State
 
-_State = tuple[int, int, torch.Size]
-# A memory format, or PACKED.
-Layout = torch.memory_format | torch.layout
-# A weight by its identity, and what it is cast to.
-_Key = tuple[int, torch.dtype, Layout]
 Casting = Callable[[torch.Tensor, torch.dtype, Layout], torch.Tensor]
+
+
+class User(Protocol):
+    """Who holds casts of a store."""
+
+    def forget(self) -> None:
+        """Drop all casts."""
 
 
 def cast_weight(weight: torch.Tensor, dtype: torch.dtype, layout: Layout) -> torch.Tensor:
@@ -33,19 +37,11 @@ def cast_weight(weight: torch.Tensor, dtype: torch.dtype, layout: Layout) -> tor
         return pack(weight.to(dtype))
 
 
-@dataclass
-class _Entry:
-    weight: weakref.ref[torch.Tensor]
-    state: _State | None
-    cast: torch.Tensor
-
-
 class WeightStore:
-    """Casts of parameters, kept while identity, version counter, storage and size of the parameter stay the same.
+    """Casts of parameters, kept as long as these stay as they are: see :class:`KeptWeight` for what tells.
 
     A cast that went stale is made again in place where it can be, so that its address stays, as CUDA graphs want it.
-    Casts are freed with their parameters. Writes through ``.data`` do not show in the version counter: see
-    :func:`refresh_weights`. Optimizer steps, of which some do not show either, make casts stale too.
+    Casts are freed with their parameters. As long as the store holds any, it watches the parameters of the process.
 
     Args:
         casting: casts a weight into new memory.
@@ -53,144 +49,146 @@ class WeightStore:
 
     def __init__(self, casting: Casting = cast_weight) -> None:
         self._casting = casting
-        self._entries: dict[_Key, _Entry] = {}
+        # By the identity of the weight, and by the number of its storage.
+        self._weights: dict[int, KeptWeight] = {}
+        self._storages: dict[int | None, KeptWeight] = {}
         self._lock = threading.RLock()
-        self._users: weakref.WeakSet[CachedCasts] = weakref.WeakSet()
+        self._users: weakref.WeakSet[User] = weakref.WeakSet()
+        self._stop_watching: list[Callable[[], None]] = []
+        # Another one after each change that a version counter does not tell of, and whenever casts are dropped.
+        self.epoch = object()
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return sum(len(kept.casts) for kept in list(self._weights.values()))
 
-    @property
-    def bytes_held(self) -> int:
-        """Bytes of all casts."""
-        return sum(_bytes_of(entry.cast) for entry in list(self._entries.values()))
+    def bytes_held(self, weights: Iterable[torch.Tensor] | None = None) -> int:
+        """Return the bytes of the casts of some weights, of all if None."""
+        found = [cast.tensor for kept in self._kept(weights) for cast in list(kept.casts.values())]
+        return sum(_bytes_of(cast) for cast in found)
 
-    def cast(self, weight: torch.Tensor, dtype: torch.dtype, layout: Layout = torch.preserve_format) -> torch.Tensor:
+    def kept(self, weight: torch.Tensor) -> KeptWeight | None:
+        """Return what is known of a weight, None if no cast of it is kept."""
+        found = self._weights.get(id(weight))
+        return found if found is not None and found.reference() is weight else None
+
+    def cast(self, weight: torch.Tensor, dtype: torch.dtype, layout: Layout = torch.preserve_format) -> KeptCast:
         """Return a weight in a dtype and layout, cast now if the kept one is missing or stale."""
-        key = (id(weight), dtype, layout)
-        with self._lock:
-            entry = self._entries.get(key)
-            if entry is None or entry.weight() is not weight:
-                entry = self._entries[key] = self._new_entry(weight, key)
-            elif entry.state is None or entry.state != _state_of(weight):
-                self._renew(entry, weight, dtype, layout)
-            return entry.cast
+        return self.find(weight, dtype, layout) or self._renewed(weight, dtype, layout)
 
-    def find(self, weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor | None:
-        """Return the kept cast of a weight in its own layout, if any cast of it in that dtype is kept and not stale."""
-        kept = self._up_to_date(weight, (id(weight), dtype, torch.preserve_format))
-        if kept is None and self._up_to_date(weight, (id(weight), dtype, PACKED)) is not None:
-            return self.cast(weight, dtype)
-        return kept
-
-    def _up_to_date(self, weight: torch.Tensor, key: _Key) -> torch.Tensor | None:
-        """Return the cast that is kept under a key if it is that of the weight as it is now."""
-        entry = self._entries.get(key)
-        if entry is None or entry.weight() is not weight or entry.state is None:
+    def find(self, weight: torch.Tensor, dtype: torch.dtype, layout: Layout = torch.preserve_format) -> KeptCast | None:
+        """Return the kept cast of a weight, None if it is missing or stale."""
+        kept = self._weights.get(id(weight))
+        if kept is None or kept.reference() is not weight:
             return None
-        return entry.cast if entry.state == _state_of(weight) else None
+        return kept.up_to_date(weight, dtype, layout)
 
-    def make_stale(self, weights: Iterable[torch.Tensor]) -> None:
-        """Have the casts of these weights made again at their next use."""
-        stale = {id(weight) for weight in weights}
+    def observe(self, weight: torch.Tensor) -> tuple[KeptWeight, State | None]:
+        """Return what is known of a weight, from now on, and the state that it is in."""
         with self._lock:
-            for (identity, *_), entry in self._entries.items():
-                if identity in stale:
-                    entry.state = None
-            self._forget_collected()
+            kept = self.kept(weight)
+            if kept is None:
+                self._watch()
+                kept = self._weights[id(weight)] = KeptWeight(weight, functools.partial(self._drop, id(weight)))
+            self._storages.pop(kept.storage, None)
+            state = kept.new_state(weight)
+            self._storages[kept.storage] = kept
+            return kept, state
+
+    def notice_writes(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Have the casts of weights that may have been written to by way of tensors made again at their next use."""
+        for tensor in tensors:
+            kept = self.kept(tensor) or self._storages.get(address_of_storage(tensor))
+            if kept is not None:
+                kept.notice_change()
+                self.epoch = object()
+
+    def release(self, weights: Iterable[torch.Tensor] | None = None) -> None:
+        """Free the casts of some weights, of all if None."""
+        with self._lock:
+            for kept in self._kept(weights):
+                self._remove(kept)
+            self._forget_dropped()
 
     @contextlib.contextmanager
     def casting_by(self, casting: Casting) -> Iterator[None]:
-        """Have another function cast into new memory until the context ends; what it cast is then dropped."""
+        """Have another function cast into new memory until the context ends; all casts are dropped before and after."""
+        self.release()
         before, self._casting = self._casting, casting
-        kept = dict(self._entries)
         try:
             yield
         finally:
             self._casting = before
-            with self._lock:
-                for key, entry in list(self._entries.items()):
-                    if entry is not kept.get(key):
-                        del self._entries[key]
-                self._forget_collected()
+            self.release()
 
-    def add_user(self, user: CachedCasts) -> None:
-        """Tell a collection of casts, from now on, when it must collect them anew."""
+    def add_user(self, user: User) -> None:
+        """Tell a holder of casts, from now on, when it must drop them."""
         self._users.add(user)
 
-    def _new_entry(self, weight: torch.Tensor, key: _Key) -> _Entry:
-        _watch_optimizers()
-        _, dtype, layout = key
-        state = _state_of(weight)
-        cast = self._casting(weight, dtype, layout)
-        return _Entry(weakref.ref(weight, functools.partial(self._drop, key)), state, cast)
+    def _kept(self, weights: Iterable[torch.Tensor] | None) -> list[KeptWeight]:
+        if weights is None:
+            return list(self._weights.values())
+        return [kept for kept in map(self.kept, weights) if kept is not None]
 
-    def _renew(self, entry: _Entry, weight: torch.Tensor, dtype: torch.dtype, layout: Layout) -> None:
-        """Bring a cast up to date, in place if the weight still has its form.
+    def _renewed(self, weight: torch.Tensor, dtype: torch.dtype, layout: Layout) -> KeptCast:
+        """Bring a cast up to date, in place if the weight still has its form and nobody else holds the cast.
 
         The state is that before the cast: what another thread writes meanwhile makes the cast stale again.
         """
-        state = _state_of(weight)
-        same_form = entry.cast.shape == weight.shape and entry.cast.device == weight.device
-        if same_form:
-            with torch.inference_mode(False), torch.no_grad():
-                entry.cast.copy_(weight)
-        else:
-            entry.cast = self._casting(weight, dtype, layout)
-        entry.state = state
+        with self._lock:
+            kept, state = self.observe(weight)
+            cast = kept.casts.get((dtype, layout))
+            if cast is None or not _is_renewable(cast.tensor, weight):
+                cast = KeptCast(self._casting(weight, dtype, layout), state)
+            else:
+                with torch.inference_mode(False), torch.no_grad():
+                    cast = KeptCast(cast.tensor.copy_(weight), state)
+            kept.casts[dtype, layout] = cast
+            return cast
 
     @hide_from_dynamo
-    def _drop(self, key: _Key, reference: object) -> None:
-        """Free the cast of a weight that died."""
+    def _drop(self, identity: int, reference: weakref.ref[torch.Tensor]) -> None:
+        """Free the casts of a weight that died."""
         with self._lock:
-            entry = self._entries.get(key)
-            if entry is not None and entry.weight() is None:
-                del self._entries[key]
-            self._forget_collected()
+            kept = self._weights.get(identity)
+            if kept is not None and kept.reference is reference:
+                self._remove(kept)
+            self._forget_dropped()
 
-    def _forget_collected(self) -> None:
+    def _remove(self, kept: KeptWeight) -> None:
+        self._weights.pop(kept.identity, None)
+        if self._storages.get(kept.storage) is kept:
+            del self._storages[kept.storage]
+
+    def _forget_dropped(self) -> None:
+        self.epoch = object()
         for user in list(self._users):
             user.forget()
+        if not self._weights:
+            while self._stop_watching:
+                self._stop_watching.pop()()
+
+    def _watch(self) -> None:
+        """Watch for what version counters do not tell of: ``.data``, and fused optimizers (torch 2.13.0)."""
+        if not self._stop_watching:
+            hook = register_optimizer_step_post_hook(self._after_step)
+            self._stop_watching = [hook.remove, watch_tensors(self._on_data, self._on_swap)]
+
+    @hide_from_dynamo
+    def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        self.notice_writes(weight for group in optimizer.param_groups for weight in group["params"])
+
+    @hide_from_dynamo
+    def _on_data(self, tensor: torch.Tensor) -> None:
+        self.notice_writes([tensor])
+
+    def _on_swap(self, weight: torch.Tensor) -> None:
+        self.release([weight])
 
 
-class CachedCasts:
-    """The casts that one compiled graph reads, collected again only after a change.
-
-    Args:
-        store: where the casts are kept.
-        wanted: for each cast the position of the weight among the graph's inputs, the dtype and the layout.
-    """
-
-    def __init__(self, store: WeightStore, wanted: Sequence[tuple[int, torch.dtype, Layout]]) -> None:
-        self._store = store
-        self._wanted = tuple(wanted)
-        # Replaced as one, since several threads may call. The number counts how often to forget was asked.
-        self._collected: tuple[list[Any], list[torch.Tensor]] = [], []
-        self._forgotten = 0
-        store.add_user(self)
-
-    def of(self, inputs: Sequence[Any]) -> list[torch.Tensor]:
-        """Return the casts of the weights among a graph's inputs."""
-        weights = [inputs[position] for position, *_ in self._wanted]
-        if any(weight.is_inference() for weight in weights):
-            return self._collect(weights)
-        seen = [self._forgotten, *((id(weight), version_of(weight), weight.data_ptr()) for weight in weights)]
-        seen_before, casts = self._collected
-        if seen != seen_before:
-            casts = self._collect(weights)
-            self._collected = seen, casts
-        return casts
-
-    def forget(self) -> None:
-        """Drop what was collected, and what a thread is collecting now."""
-        self._forgotten += 1
-        self._collected = [], []
-
-    def _collect(self, weights: list[torch.Tensor]) -> list[torch.Tensor]:
-        return [
-            self._store.cast(weight, dtype, layout)
-            for weight, (_, dtype, layout) in zip(weights, self._wanted, strict=True)
-        ]
+def _is_renewable(cast: torch.Tensor, weight: torch.Tensor) -> bool:
+    """Tell whether a cast may be written to: it has the form of the weight, and no graph of autograd saved it."""
+    same_form = cast.shape == weight.shape and cast.device == weight.device
+    return same_form and is_lone(cast) and is_referenced_once(cast)
 
 
 def _bytes_of(cast: torch.Tensor) -> int:
@@ -198,42 +196,39 @@ def _bytes_of(cast: torch.Tensor) -> int:
     return cast.nbytes if packed is None else packed.numel() * packed.element_size()
 
 
-def _state_of(weight: torch.Tensor) -> _State | None:
-    """Return what changes with a weight; None for weights made in inference mode, which keep no version."""
-    return None if weight.is_inference() else (version_of(weight), weight.data_ptr(), weight.shape)
-
-
 WEIGHTS = WeightStore()
 
 
 def refresh_weights(model: torch.nn.Module) -> None:
-    """Have the casted copies of a model's weights made again, after writes that PyTorch does not count.
+    """Have the casted copies of a model's weights made again, after writes that nothing tells of.
 
-    These are writes through ``.data``, as in ``layer.weight.data += update`` when adapters are merged, and writes by
-    other libraries to the memory of a parameter. In-place ops, ``load_state_dict`` and optimizers need no call.
+    These are writes to the memory of a parameter by other processes, by kernels launched by hand, and through a storage
+    or a NumPy array that was made, written and dropped between two calls. All else is noticed: in-place ops, ``.data``,
+    ``load_state_dict``, optimizers.
 
     Args:
         model: the module whose parameters changed.
 
     Example:
-        >>> model.layer.weight.data += update
+        >>> model.layer.weight.detach().numpy()[:] = 0
         >>> xpu_amp_dynamo.refresh_weights(model)
     """
-    WEIGHTS.make_stale(model.parameters())
+    WEIGHTS.notice_writes(model.parameters())
 
 
-def cached_weight_bytes() -> int:
-    """Return how many bytes the casted copies of weights take that ``options={"weights": "cached"}`` keeps."""
-    return WEIGHTS.bytes_held
+def cached_weight_bytes(model: torch.nn.Module | None = None) -> int:
+    """Return how many bytes the casted copies of weights take that compiled graphs and eager regions keep.
+
+    Args:
+        model: the module whose parameters' copies count; None means all of the process.
+    """
+    return WEIGHTS.bytes_held(None if model is None else model.parameters())
 
 
-@functools.cache
-def _watch_optimizers() -> None:
-    """Make casts stale after optimizer steps: fused ones do not count in the version counter, torch 2.13.0."""
-    register_optimizer_step_post_hook(_after_step)
+def release_weights(model: torch.nn.Module | None = None) -> None:
+    """Free the casted copies of weights; those that are needed again are made again.
 
-
-@hide_from_dynamo
-def _after_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-    if len(WEIGHTS):
-        WEIGHTS.make_stale(weight for group in optimizer.param_groups for weight in group["params"])
+    Args:
+        model: the module whose parameters' copies are freed; None means all of the process.
+    """
+    WEIGHTS.release(None if model is None else model.parameters())

@@ -210,6 +210,7 @@ def test_every_public_name_is_documented():
         "lower_exported",
         "record_lowerings",
         "refresh_weights",
+        "release_weights",
         "simulated_xpu",
         "uninstall",
         "xpu_amp",

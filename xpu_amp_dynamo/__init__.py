@@ -11,7 +11,7 @@ from xpu_amp_dynamo.policy.devices import default_device_type
 from xpu_amp_dynamo.policy.policy import Policy
 from xpu_amp_dynamo.runtime.autocast import autocast
 from xpu_amp_dynamo.runtime.installation import install, installed_policy, uninstall
-from xpu_amp_dynamo.runtime.weight_store import cached_weight_bytes, refresh_weights
+from xpu_amp_dynamo.runtime.weight_store import cached_weight_bytes, refresh_weights, release_weights
 
 if TYPE_CHECKING:
     from xpu_amp_dynamo.simulator.simulated_xpu import simulated_xpu
@@ -33,6 +33,7 @@ __all__ = [
     "lower_exported",
     "record_lowerings",
     "refresh_weights",
+    "release_weights",
     "simulated_xpu",
     "uninstall",
     "xpu_amp",

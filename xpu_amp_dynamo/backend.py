@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -24,11 +23,12 @@ from xpu_amp_dynamo.lowering.graph.autocast_state import AutocastState
 from xpu_amp_dynamo.lowering.graph.values import value_of
 from xpu_amp_dynamo.lowering.pipeline import PACKING
 from xpu_amp_dynamo.lowering.report import publish_report
-from xpu_amp_dynamo.lowering.weights.plan import WeightPlan
+from xpu_amp_dynamo.lowering.weights.copy_graph import copy_without_values
+from xpu_amp_dynamo.lowering.weights.plan import WeightPlan, written_weights
 from xpu_amp_dynamo.options import BackendOptions, LoweringOptions
 from xpu_amp_dynamo.policy.devices import AUTOCAST_KEYS
 from xpu_amp_dynamo.runtime.autocast_off import compiling_without_autocast, without_autocast
-from xpu_amp_dynamo.runtime.weight_store import WEIGHTS, CachedCasts
+from xpu_amp_dynamo.runtime.graph_wrappers import telling_of_writes, with_kept_casts
 
 CompiledFunction = Callable[..., Any]
 
@@ -61,12 +61,14 @@ def xpu_amp(
     parsed = BackendOptions.parse(options)
     compile_inner = _inner_backend(parsed, mode)
     lower_under_options(gm, example_inputs, parsed)
-    plan = WeightPlan()
+    own, plan = gm, WeightPlan()
     if parsed.weights == "cached" and not _has_backward(example_inputs):
-        gm, plan = keep_weights(gm, example_inputs, skip=_skipped_over_weights(parsed))
-    with compiling_without_autocast(), with_settings(inductor_workarounds(gm)):
-        compiled = compile_inner(gm, [*example_inputs, *plan.kept_values(gm)])
-    return without_autocast(_with_cached_weights(compiled, plan) if plan.kept else compiled)
+        own, plan = keep_weights(gm, example_inputs, skip=_skipped_over_weights(parsed))
+    with compiling_without_autocast(), with_settings(inductor_workarounds(own)):
+        compiled = compile_inner(own, [*example_inputs, *plan.kept_values(own)])
+    if plan.kept:
+        compiled = with_kept_casts(compiled, plan.kept, otherwise=copy_without_values(gm))
+    return without_autocast(telling_of_writes(compiled, written_weights(gm, example_inputs)))
 
 
 def lower(gm: fx.GraphModule, example_inputs: Sequence[Any], **options: Any) -> fx.GraphModule:
@@ -147,17 +149,6 @@ def _skipped_over_weights(options: BackendOptions) -> set[str]:
     """Return the passes over weights to leave out: only Inductor's products read packed ones, and round otherwise."""
     packs = options.inner_backend == "inductor" and options.precision == "fast"
     return {*options.skip_passes, *(() if packs else PACKING)}
-
-
-def _with_cached_weights(compiled: CompiledFunction, plan: WeightPlan) -> CompiledFunction:
-    """Return the compiled function with the casts of weights handed over from the store."""
-    casts = CachedCasts(WEIGHTS, plan.kept)
-
-    @functools.wraps(compiled, assigned=("__name__", "__doc__"))
-    def run(*args: Any) -> Any:
-        return compiled(*args, *casts.of(args))
-
-    return run
 
 
 def _has_backward(example_inputs: Sequence[Any]) -> bool:

@@ -122,8 +122,8 @@ class BackendOptions(LoweringOptions):
         inductor: patches of ``torch._inductor.config`` for this compilation.
         precision: ``"fast"`` lets Inductor keep more bits between the ops it fuses, ``"exact"`` rounds there as
             eager code does.
-        weights: ``"recast"`` casts weights at every call, ``"cached"`` keeps their casts between calls of graphs
-            without a backward until a weight changes, see :func:`refresh_weights`.
+        weights: ``"cached"`` keeps the casts of parameters between calls of graphs without a backward until a parameter
+            changes, see :func:`refresh_weights`; ``"recast"`` casts them at every call.
 
     Raises:
         InvalidOptionError: a value is outside its legal set.
@@ -132,7 +132,7 @@ class BackendOptions(LoweringOptions):
     inner_backend: str = "inductor"
     inductor: Mapping[str, Any] = field(default_factory=dict)
     precision: str = "fast"
-    weights: str = "recast"
+    weights: str = "cached"
     skippable: ClassVar[Sequence[str]] = SKIPPABLE
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Copies a graph of Dynamo, which looks at the inputs of its own again, to give the copy other inputs."""
+"""Copies graphs of Dynamo: with all that is known of their values to change the copy, and with nothing to keep it."""
 
 from __future__ import annotations
 
@@ -22,4 +22,23 @@ def copy_graph(gm: fx.GraphModule, plan: WeightPlan) -> tuple[fx.GraphModule, We
     for node in placeholders(gm):
         if hasattr(node, SOURCE):
             setattr(copies[node], SOURCE, getattr(node, SOURCE))
+        # Dynamo takes it from its own graph too. It refers to the tensor, which could then not be swapped.
+        copies[node].meta.pop("grapharg", None)
     return own, WeightPlan({copies[node]: position for node, position in plan.weights.items()})
+
+
+def copy_without_values(gm: fx.GraphModule) -> fx.GraphModule:
+    """Return a copy of a graph that can be run and holds nothing of what is known of its values.
+
+    Fake tensors hold weak references to the tensors that they stand for, with which these cannot be swapped.
+    """
+    graph = fx.Graph()
+    graph.output(graph.graph_copy(gm.graph, {}))
+    for node in graph.nodes:
+        node.meta = {}
+    own = fx.GraphModule(gm, graph)
+    own.meta = {}
+    for name, module in own.named_children():
+        if isinstance(module, fx.GraphModule):
+            setattr(own, name, copy_without_values(module))
+    return own

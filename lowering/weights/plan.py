@@ -69,6 +69,16 @@ def weights_of(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> dict[fx.Nod
     }
 
 
+def written_weights(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> list[int]:
+    """Return the positions of the parameters among a graph's inputs that it writes to, be it through ``.data``."""
+    written = written_storages(gm.graph.nodes)
+    return [
+        position
+        for position, (node, value) in enumerate(zip(placeholders(gm), example_inputs, strict=True))
+        if isinstance(value, torch.nn.Parameter) and storage_of(value_of(node)) in written
+    ]
+
+
 def differentiates_inside(gm: fx.GraphModule) -> bool:
     """Tell whether a graph may differentiate by itself, whatever the grad mode is around it.
 

@@ -27,7 +27,7 @@ def cast_node(result):
     nodes = [result.grad_fn]
     while nodes:
         node = nodes.pop()
-        if "ToCopy" in node.name() and "AccumulateGrad" in node.next_functions[0][0].name():
+        if node.name() in ("ToCopyBackward0", "_CastBackward") and "AccumulateGrad" in node.next_functions[0][0].name():
             return node
         nodes.extend(following for following, _ in node.next_functions if following is not None)
     raise AssertionError("no cast of a leaf")

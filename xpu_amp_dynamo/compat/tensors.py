@@ -22,6 +22,11 @@ def is_tracked_view(tensor: torch.Tensor) -> bool:
     return tensor._is_view()
 
 
+def is_referenced_once(tensor: torch.Tensor) -> bool:
+    """Tell whether nothing in PyTorch, such as a graph of autograd that saved it, holds a tensor besides Python."""
+    return tensor._use_count() == 1  # type: ignore[attr-defined]
+
+
 def storage_address(tensor: torch.Tensor) -> int:
     """Return what identifies a tensor's storage as long as it lives, that of a fake tensor too."""
     return tensor.untyped_storage()._cdata

@@ -14,7 +14,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from xpu_amp_dynamo.runtime.weight_store import WEIGHTS, Layout, cast_weight
+from xpu_amp_dynamo.runtime.kept_weight import Layout
+from xpu_amp_dynamo.runtime.weight_store import WEIGHTS, cast_weight
 
 # Ops of the wrapper code that make or view memory, and so must happen.
 MEMORY_OPS = frozenset(("empty_strided", "as_strided", "empty", "view", "_reshape_alias", "alias", "detach", "slice"))
