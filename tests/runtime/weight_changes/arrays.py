@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch.utils import dlpack
 
 from tests.runtime.weight_changes.small_model import WIDTH, Change, Model, Way, weight
 
@@ -58,11 +59,9 @@ WAYS: dict[str, Way] = {
     "held np.asarray": held_array(lambda weight: np.asarray(weight.detach())),
     "held np.from_dlpack": held_array(lambda weight: np.array(np.from_dlpack(weight.detach()), copy=None)),
     "held tensor over an array": held_tensor(copy_through_array),
-    "held from_dlpack": held_tensor(lambda weight: torch.from_dlpack(weight.detach())),
-    "held from_dlpack of .data": held_tensor(lambda weight: torch.from_dlpack(weight.data)),
-    "held from_dlpack of a capsule": held_tensor(
-        lambda weight: torch.utils.dlpack.from_dlpack(torch.utils.dlpack.to_dlpack(weight.data))
-    ),
+    "held from_dlpack": held_tensor(lambda weight: dlpack.from_dlpack(weight.detach())),
+    "held from_dlpack of .data": held_tensor(lambda weight: dlpack.from_dlpack(weight.data)),
+    "held from_dlpack of a capsule": held_tensor(lambda weight: dlpack.from_dlpack(weight.data.__dlpack__())),
     "parameter of an array": parameter_of_array,
     "assigned array": assigned_array,
 }
@@ -76,7 +75,7 @@ def dropped_array(model: Model) -> None:
 
 def dropped_dlpack(model: Model) -> None:
     """Make a tensor by DLPack, write to it and drop it."""
-    torch.from_dlpack(weight(model).detach()).mul_(2)
+    dlpack.from_dlpack(weight(model).detach()).mul_(2)
 
 
 def storage(model: Model) -> None:
@@ -87,7 +86,7 @@ def storage(model: Model) -> None:
 def tensor_over_storage(model: Model) -> None:
     """Write to a tensor that is set to the storage, and drop it."""
     alias = torch.empty(0)
-    alias.set_(weight(model).untyped_storage())  # type: ignore[call-overload]
+    alias.set_(weight(model).untyped_storage())
     alias.mul_(2)
 
 

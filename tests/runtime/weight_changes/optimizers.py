@@ -77,8 +77,7 @@ def lbfgs(model: Model) -> Callable[[], object]:
 
     def change() -> None:
         with torch.enable_grad():
-            # `step` is typed for closures that return floats.
-            optimizer.step(closure)  # type: ignore[arg-type]
+            optimizer.step(closure)
 
     return change
 
@@ -130,6 +129,7 @@ def in_backward(model: Model) -> Callable[[], object]:
     """Return backwards whose hooks step."""
 
     def write(parameter: torch.Tensor) -> None:
+        assert parameter.grad is not None
         parameter.data.add_(parameter.grad, alpha=-0.1)
         parameter.grad = None
 

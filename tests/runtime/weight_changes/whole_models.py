@@ -65,8 +65,7 @@ def to_empty(model: Model) -> None:
     """Empty a model and fill it anew."""
     device = weight(model).device
     model.to_empty(device=device)
-    for layer in (model[0], model[2]):
-        layer.reset_parameters()  # type: ignore[operator]
+    model.apply(reset)
 
 
 def from_meta(model: Model) -> None:
@@ -75,6 +74,18 @@ def from_meta(model: Model) -> None:
     model.to("meta").to_empty(device=device)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter)
+
+
+def write_data(module: torch.nn.Module) -> None:
+    """Double the parameters of one module."""
+    for parameter in module.parameters(recurse=False):
+        parameter.data.mul_(2)
+
+
+def reset(module: torch.nn.Module) -> None:
+    """Initialize the parameters of a linear layer anew."""
+    if isinstance(module, torch.nn.Linear):
+        module.reset_parameters()
 
 
 def share_memory(model: Model) -> None:
@@ -119,7 +130,7 @@ def tie(model: Model) -> None:
 def write_tied(model: Model) -> Callable[[], object]:
     """Tie two weights, then write through the other."""
     model[2].weight = weight(model)
-    return lambda: model[2].weight.data.mul_(2)
+    return lambda: model.get_parameter("2.weight").data.mul_(2)
 
 
 def swap_tensors(model: Model) -> None:
@@ -146,7 +157,7 @@ def take_values(model: Model) -> None:
 def fuse(model: Model) -> None:
     """Fuse a linear layer with a normalisation."""
     norm = torch.nn.BatchNorm1d(WIDTH, device=weight(model).device).eval()
-    norm.weight.data.fill_(2)
+    torch.nn.init.constant_(norm.weight, 2)
     layer = model[0].eval()
     assert isinstance(layer, torch.nn.Linear)
     model[0] = fusion.fuse_linear_bn_eval(layer, norm)
@@ -167,7 +178,7 @@ class Twice(torch.nn.Module):
 def parametrize_for_good(model: Model) -> None:
     """Parametrize a weight and leave it so, unparametrized."""
     parametrize.register_parametrization(model[0], "weight", Twice(), unsafe=True)
-    model[0].parametrizations.weight.original.data.mul_(2)  # type: ignore[union-attr,operator]
+    model.get_parameter("0.parametrizations.weight.original").data.mul_(2)
     parametrize.remove_parametrizations(model[0], "weight")
 
 
@@ -235,8 +246,8 @@ CHANGES: dict[str, Change] = {
     "double and float": converted(Model.double, Model.float),
     "to and back": converted(lambda model: model.to(torch.float64), lambda model: model.to(torch.float32)),
     "half and float, swapping": swapping()(converted(Model.half, Model.float)),
-    "apply": lambda model: model.apply(lambda m: m.reset_parameters() if hasattr(m, "reset_parameters") else None),
-    "apply of .data": lambda model: model.apply(lambda m: hasattr(m, "weight") and m.weight.data.mul_(2)),
+    "apply": lambda model: model.apply(reset),
+    "apply of .data": lambda model: model.apply(write_data),
     "to_empty": to_empty,
     "from meta": from_meta,
     "share_memory": share_memory,
