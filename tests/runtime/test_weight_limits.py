@@ -68,6 +68,17 @@ def test_a_collective_needs_a_refresh(call, x, process_group):
     assert_needs_a_refresh(LIMITS["collective"], compiled() if call == "compiled" else eager, x)
 
 
+@pytest.mark.parametrize("alias_of", [torch.Tensor.detach, lambda weight: weight.data], ids=["detached", ".data"])
+@pytest.mark.parametrize("call", ["compiled", "eager"])
+def test_a_collective_that_gathers_is_seen(call, alias_of, x, process_group):
+    model, call = small_model(), compiled() if call == "compiled" else eager
+    alias = alias_of(model[0].weight)
+    for _ in range(3):
+        assert torch.equal(call(model, x), expected(model, x))
+        dist.all_gather([alias], torch.randn(WIDTH, WIDTH))
+        assert torch.equal(call(model, x), expected(model, x))
+
+
 def saved(model):
     file = io.BytesIO()
     torch.save(model, file)

@@ -38,17 +38,22 @@ def weight_now(layer: torch.nn.Module) -> torch.Tensor:
     return layer.weight  # type: ignore[return-value]
 
 
-def linear_in_bfloat16(x: torch.Tensor, layer: torch.nn.Module) -> torch.Tensor:
-    """Return the output of a linear layer of which all that it reads is cast here."""
-    bias = layer.bias
-    assert isinstance(bias, torch.Tensor)
-    return F.linear(x.bfloat16(), weight_now(layer).bfloat16(), bias.bfloat16())
-
-
 def expected(model: Model, x: torch.Tensor) -> torch.Tensor:
-    """Return what the model gives with every weight cast now, in float32; it can be differentiated."""
+    """Return what the model gives with every weight cast now, in float32; it can be differentiated.
+
+    A tied weight is cast once, so that its gradients are added up in bfloat16.
+    """
     with torch.autocast(x.device.type, enabled=False):
-        return linear_in_bfloat16(linear_in_bfloat16(x, model[0]).relu(), model[2]).float()
+        first, second = weight_now(model[0]), weight_now(model[2])
+        lower = first.bfloat16()
+        hidden = F.linear(x.bfloat16(), lower, bias_of(model[0])).relu()
+        return F.linear(hidden, lower if second is first else second.bfloat16(), bias_of(model[2])).float()
+
+
+def bias_of(layer: torch.nn.Module) -> torch.Tensor:
+    """Return the bias of a layer, cast now."""
+    assert isinstance(layer.bias, torch.Tensor)
+    return layer.bias.bfloat16()
 
 
 def at_once(change: Change) -> Way:
