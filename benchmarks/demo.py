@@ -32,6 +32,7 @@ OP_LABELS = {
     "lower_precision": "in bfloat16",
     "float32": "in float32",
     "promote": "promoted to the widest",
+    "follow": "in the dtype of their input",
     "composite": "cast inside (composites)",
     "untouched": "untouched",
 }

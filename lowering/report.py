@@ -19,8 +19,9 @@ class LoweringReport:
     """What one lowering did to a graph and its subgraphs.
 
     ``ops`` counts calls on tensors by what the policy did with them: ``"lower_precision"``, ``"float32"``,
-    ``"promote"``, ``"composite"`` (replaced by the ops inside it), ``"foreign"`` (cast as the autocast kernel of its
-    own library does) or ``"untouched"``. ``casts`` counts the casts in the lowered graph that the lowering put there.
+    ``"promote"``, ``"follow"``, ``"composite"`` (replaced by the ops inside it), ``"foreign"`` (cast as the autocast
+    kernel of its own library does) or ``"untouched"``. ``casts`` counts the casts in the lowered graph that the
+    lowering put there.
     ``seconds`` is the time the lowering took.
     """
 

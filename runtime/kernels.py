@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,7 +18,15 @@ from xpu_amp_dynamo.compat.dispatcher import (
 )
 from xpu_amp_dynamo.compat.op_types import OpOverload, qualified_name, schema_of
 from xpu_amp_dynamo.errors import BannedOpError
-from xpu_amp_dynamo.policy.cast_rule import ELIGIBLE_DTYPES, Category, needs_cast, wanted_dtype
+from xpu_amp_dynamo.policy.cast_rule import (
+    BY_INPUTS,
+    ELIGIBLE_DTYPES,
+    Category,
+    argument_dtypes,
+    needs_cast,
+    takes_float32_parameters,
+    wanted_dtype,
+)
 from xpu_amp_dynamo.policy.devices import autocast_key
 from xpu_amp_dynamo.policy.tables.unmarked import WRITTEN_ARGUMENTS
 from xpu_amp_dynamo.runtime.cast_cache import CastCache
@@ -50,7 +58,8 @@ def make_kernel(op: OpOverload, category: Category | None, device_type: str) -> 
     excluded = excluding_keys
     positions = _tensor_positions(op)
     on_device = operator.attrgetter(f"is_{device_type}")
-    promotes = category is Category.PROMOTE
+    looks_at_inputs = category in BY_INPUTS
+    mixes = takes_float32_parameters(qualified_name(op).removeprefix("aten::"), device_type)
     region_dtype, cast = torch.get_autocast_dtype, CAST_CACHE.cast
 
     # This runs for every listed op of an eager model, so whatever can be looked up once is, and the loop over the
@@ -59,8 +68,8 @@ def make_kernel(op: OpOverload, category: Category | None, device_type: str) -> 
     def kernel(keys: DispatchKeySet, *args: Any, **kwargs: Any) -> Any:
         # Casts run without autocast too: they call ops that the policy may list.
         with excluded(autocast_keys):
-            dtypes = _tensor_dtypes((*args, *kwargs.values()), on_device) if promotes else ()
-            dtype = wanted_dtype(category, dtypes, region_dtype(device_type))
+            dtypes = argument_dtypes((*args, *kwargs.values()), on_device) if looks_at_inputs else ()
+            dtype = wanted_dtype(category, dtypes, region_dtype(device_type), takes_mixture=mixes)
             if dtype is not None:
                 arguments = list(args)
                 for position in positions:
@@ -110,18 +119,6 @@ def _tensor_positions(op: OpOverload) -> tuple[int, ...]:
     written = WRITTEN_ARGUMENTS.get(qualified_name(op).removeprefix("aten::"), ())
     arguments = [a for a in schema_of(op).arguments if not a.kwarg_only]
     return tuple(i for i, a in enumerate(arguments) if "Tensor" in str(a.type) and a.name not in written)
-
-
-def _tensor_dtypes(arguments: Iterable[Any], on_device: Callable[[torch.Tensor], bool]) -> list[torch.dtype]:
-    """List the dtypes of all tensors of the device type among arguments and inside lists."""
-    dtypes: list[torch.dtype] = []
-    for argument in arguments:
-        if isinstance(argument, torch.Tensor):
-            if on_device(argument):
-                dtypes.append(argument.dtype)
-        elif isinstance(argument, (list, tuple)):
-            dtypes.extend(_tensor_dtypes(argument, on_device))
-    return dtypes
 
 
 def _make_ban(op: OpOverload) -> Kernel:

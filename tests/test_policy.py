@@ -10,7 +10,7 @@ import torch
 from tests.support.policies import policy_of
 from xpu_amp_dynamo import Policy
 from xpu_amp_dynamo.errors import OverlappingOpsError, UnknownOpError, UnknownPolicyError, UnlistableOpError
-from xpu_amp_dynamo.policy.cast_rule import Category, wanted_dtype
+from xpu_amp_dynamo.policy.cast_rule import Category, takes_float32_parameters, wanted_dtype
 from xpu_amp_dynamo.policy.op_names import resolve_op
 from xpu_amp_dynamo.policy.tables import completion, documented
 
@@ -35,7 +35,7 @@ def test_documented_ops_follow_the_document():
 
 def test_completion_never_contradicts_the_document():
     listed = {*documented.LOWER_PRECISION, *documented.FLOAT32, *documented.PROMOTE}
-    assert not listed & {*completion.LOWER_PRECISION, *completion.PROMOTE}
+    assert not listed & {*completion.LOWER_PRECISION, *completion.PROMOTE, *completion.FOLLOW}
 
 
 def test_torch_table_names_what_the_running_torch_registers():
@@ -80,14 +80,15 @@ def test_custom_ops_are_known_by_name_and_object(custom_op):
 
 
 def test_with_ops_moves_ops_and_leaves_the_original_alone():
-    policy = XPU.with_ops(float32=["softmax", "matmul"], leave=["cat"], promote=[torch.add])
+    policy = XPU.with_ops(float32=["softmax", "matmul"], leave=["cat"], promote=[torch.add], follow=["sub"])
     assert policy.category("softmax") is Category.FLOAT32
     assert policy.category("matmul") is Category.FLOAT32
     assert policy.category("cat") is None
     assert policy.category("add") is Category.PROMOTE
+    assert policy.category("sub") is Category.FOLLOW
     assert XPU.category("matmul") is Category.LOWER_PRECISION
     assert policy != XPU
-    assert policy == XPU.with_ops(leave=["cat"], promote=["add"], float32=["matmul", "softmax"])
+    assert policy == XPU.with_ops(leave=["cat"], follow=["sub"], promote=["add"], float32=["matmul", "softmax"])
 
 
 def test_policy_is_frozen_and_hashable():
@@ -103,6 +104,7 @@ def test_str_lists_every_category():
         "  lower_precision: linear, mm",
         "  float32: exp",
         "  promote: -",
+        "  follow: -",
         "  banned: -",
     ]
 
@@ -129,9 +131,11 @@ def test_ops_in_two_lists_are_refused():
         XPU.with_ops(float32=["softmax"], leave=[torch.nn.functional.softmax])
     with pytest.raises(OverlappingOpsError, match=r"'mm' stands in lower_precision and promote"):
         policy_of("mine", lower_precision=["mm"], promote=["mm"])
+    with pytest.raises(OverlappingOpsError, match=r"'layer_norm' stands in float32 and follow"):
+        XPU.with_ops(float32=["layer_norm"], follow=["layer_norm"])
 
 
-@pytest.mark.parametrize("category", ["lower_precision", "float32", "promote"])
+@pytest.mark.parametrize("category", ["lower_precision", "float32", "promote", "follow"])
 @pytest.mark.parametrize(
     ("op", "reason"),
     [
@@ -167,7 +171,7 @@ def test_custom_ops_that_return_views_are_refused():
 def test_norms_that_update_statistics_cannot_run_in_lower_precision(op):
     with pytest.raises(UnlistableOpError, match=r"running_mean and running_var.*float32 or promote"):
         XPU.with_ops(lower_precision=[op])
-    for category in ("float32", "promote"):
+    for category in ("float32", "promote", "follow"):
         assert XPU.with_ops(**{category: [op]}).category(resolve_op(op)) is Category(category)
 
 
@@ -193,10 +197,41 @@ def test_unknown_policy_names_the_legal_ones():
         ("cat", [BFLOAT16, torch.int64], BFLOAT16),
         ("cat", [torch.int64, torch.bool], None),
         ("stack", [], None),
+        ("layer_norm", [BFLOAT16, FLOAT32, FLOAT32], BFLOAT16),
+        ("layer_norm", [FLOAT32, BFLOAT16, BFLOAT16], FLOAT32),
+        ("layer_norm", [FLOAT16, BFLOAT16], FLOAT16),
+        ("layer_norm", [FLOAT64, BFLOAT16], None),
+        ("layer_norm", [BFLOAT16, FLOAT64], None),
+        ("layer_norm", [None, BFLOAT16], None),
+        ("layer_norm", [], None),
     ],
 )
 def test_cast_rule(op, dtypes, wanted):
     assert wanted_dtype(XPU.category(op), dtypes, FLOAT16) is wanted
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "wanted"),
+    [
+        ([BFLOAT16, FLOAT32, FLOAT32], None),
+        ([FLOAT16, FLOAT32, None], None),
+        ([BFLOAT16, None, FLOAT32], BFLOAT16),
+        ([BFLOAT16, FLOAT32, BFLOAT16], BFLOAT16),
+        ([BFLOAT16, FLOAT16, FLOAT16], BFLOAT16),
+        ([FLOAT32, BFLOAT16, BFLOAT16], FLOAT32),
+        ([FLOAT32, FLOAT32], FLOAT32),
+        ([BFLOAT16], BFLOAT16),
+    ],
+)
+def test_what_follows_keeps_float32_parameters_beside_a_lower_input_where_the_kernel_reads_them(dtypes, wanted):
+    assert wanted_dtype(Category.FOLLOW, dtypes, FLOAT16, takes_mixture=True) is wanted
+
+
+def test_kernels_of_the_cpu_read_more_mixtures_than_others():
+    assert takes_float32_parameters("layer_norm", "cpu")
+    assert not takes_float32_parameters("layer_norm", "xpu")
+    assert takes_float32_parameters("batch_norm", "xpu")
+    assert not takes_float32_parameters("add", "cpu")
 
 
 @pytest.mark.parametrize("ops", ["softmax", 5])

@@ -16,13 +16,14 @@ from torch import fx
 
 from xpu_amp_dynamo.errors import BannedOpError
 from xpu_amp_dynamo.lowering.captured.narrow_safe import may_read_narrow
+from xpu_amp_dynamo.lowering.captured.wanted import wanted_dtype_of
 from xpu_amp_dynamo.lowering.composites.trace import trace_composite, trace_foreign
 from xpu_amp_dynamo.lowering.graph.context import LoweringContext
 from xpu_amp_dynamo.lowering.graph.functorch_levels import is_level_call
 from xpu_amp_dynamo.lowering.graph.node_kind import base_op_name, is_higher_order, op_name_of, source_place
 from xpu_amp_dynamo.lowering.graph.values import has_value, storage_of, tensor_inputs, value_of
 from xpu_amp_dynamo.lowering.graph.writes import is_called_in_place, mutated_inputs, writes_only_statistics
-from xpu_amp_dynamo.policy.cast_rule import Category, wanted_dtype
+from xpu_amp_dynamo.policy.cast_rule import BY_INPUTS, Category
 
 
 class Rule(enum.Enum):
@@ -80,8 +81,9 @@ def decide(node: fx.Node, context: LoweringContext, last_writes: Mapping[int | N
             return _decide_ineligible(node, written, context)
         return _decide_by_list(node, written, category, context, last_writes)
     may_differ = context.reads_as_captured(node) or _may_read_narrow(node, written, context)
-    # Promotion is among captured dtypes: an op may have no kernel for what all its inputs were lowered to.
-    if category is not None and (may_differ or category is not Category.PROMOTE):
+    # What goes by its inputs goes by captured dtypes: an op may have no kernel for what all its inputs were lowered to,
+    # and the sums of a norm keep bits.
+    if category is not None and (may_differ or category not in BY_INPUTS):
         return _decide_by_list(node, written, category, context, last_writes)
     return Decision(Rule.UNCHANGED) if may_differ else Decision(Rule.CAPTURED, context.recorded_dtypes(node))
 
@@ -128,7 +130,7 @@ def _decide_by_list(
     inputs = [n for n in node.all_input_nodes if context.holds_tensor_on_device(n)]
     if category is Category.BANNED and inputs:
         raise BannedOpError(str(op_name_of(node)), source_place(node))
-    wanted = wanted_dtype(category, [value_of(n).dtype for n in inputs], context.states[node].dtype)
+    wanted = wanted_dtype_of(node, category, context)
     if wanted is None:
         return Decision(Rule.LISTED, category=category)
     read = [n for n in inputs if n not in written]

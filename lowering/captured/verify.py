@@ -11,6 +11,7 @@ from torch import fx
 from xpu_amp_dynamo.compat.calls_in_graphs import INFERENCE_MODE_CALLS
 from xpu_amp_dynamo.errors import LoweringError, broken_promise
 from xpu_amp_dynamo.lowering.captured.find_regions import DEVICE_CALLS, ENTER, EXIT, GLOBAL_CALLS, find_regions
+from xpu_amp_dynamo.lowering.captured.wanted import wanted_dtype_of
 from xpu_amp_dynamo.lowering.graph.casting import is_inserted_cast
 from xpu_amp_dynamo.lowering.graph.context import LoweringContext
 from xpu_amp_dynamo.lowering.graph.fake_run import REFUSALS, call_fake
@@ -25,7 +26,7 @@ from xpu_amp_dynamo.lowering.graph.node_kind import (
 from xpu_amp_dynamo.lowering.graph.rerun import Values, anew, ends_of, memories_of, newly_shared, rerun
 from xpu_amp_dynamo.lowering.graph.values import dtypes_in, has_value, tensor_inputs, value_of
 from xpu_amp_dynamo.lowering.graph.writes import is_called_in_place, mutated_inputs
-from xpu_amp_dynamo.policy.cast_rule import needs_cast, wanted_dtype
+from xpu_amp_dynamo.policy.cast_rule import needs_cast
 
 Check = Callable[[fx.Node, LoweringContext], str | None]
 _WITHOUT_VALUES = (*GRAD_MODE_CALLS, *INFERENCE_MODE_CALLS, *SILENT_CALLS, ENTER, EXIT, *DEVICE_CALLS, *GLOBAL_CALLS)
@@ -156,7 +157,7 @@ def _check_listed_op(node: fx.Node, context: LoweringContext) -> str | None:
     if node in context.refused:
         return None
     inputs, written = [n for n in tensor_inputs(node) if context.on_device(value_of(n))], mutated_inputs(node)
-    wanted = wanted_dtype(context.policy.category(name), [value_of(n).dtype for n in inputs], state.dtype)
+    wanted = wanted_dtype_of(node, context.policy.category(name), context)
     values = [value_of(n) for n in inputs if n not in written]
     wrong = [v.dtype for v in values if wanted and needs_cast(v, wanted)]
     return f"{name} wants {wanted} and has {wrong}" if wrong else None

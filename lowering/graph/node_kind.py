@@ -58,6 +58,13 @@ def arguments_of(node: fx.Node) -> dict[str, Any]:
     return dict(zip(_argument_names(node), node.args, strict=False)) | node.kwargs
 
 
+def arguments_in_order(node: fx.Node) -> list[Any]:
+    """List the arguments that a call was given as the op names them, None in place of those that it was not."""
+    later = _argument_names(node)[len(node.args) :]
+    others = [value for name, value in node.kwargs.items() if name not in later]
+    return [*node.args, *map(node.kwargs.get, later), *others]
+
+
 def is_higher_order(node: fx.Node) -> bool:
     """Tell whether a node calls subgraphs."""
     return isinstance(node.target, HigherOrderOperator) or bool(subgraphs_of(node))

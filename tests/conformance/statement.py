@@ -39,7 +39,8 @@ DOCUMENTED_FLOAT32 = {
 # "Ops that promote to the widest input type"
 DOCUMENTED_PROMOTE = {"cat", "stack", "hstack", "vstack", "dstack", "column_stack"}
 
-# Completion: lower precision as Intel's 2.1 release had it, else promotion, for ops that refuse mixed dtypes.
+# Completion: lower precision as Intel's 2.1 release had it, norms in the dtype of their input, else promotion, for ops
+# that refuse mixed dtypes.
 COMPLETED_LOWER = {
     "nn.functional.scaled_dot_product_attention",
     "mm",
@@ -79,16 +80,12 @@ COMPLETED_PROMOTE = {
     "masked_scatter",
     "meshgrid.list_of_tensors",
     "meshgrid.variadic_tensors",
-    "native_layer_norm",
     "nn.functional.bilinear",
     "nn.functional.binary_cross_entropy",
     "nn.functional.embedding_bag",
     "nn.functional.grid_sample",
-    "nn.functional.group_norm",
     "nn.functional.huber_loss",
-    "nn.functional.layer_norm",
     "nn.functional.mse_loss",
-    "native_group_norm",
     "put",
     "scatter",
     "scatter_add",
@@ -99,6 +96,13 @@ COMPLETED_PROMOTE = {
     "scatter_reduce.sum",
     "tensordot",
     "vdot",
+}
+COMPLETED_FOLLOW = {
+    "native_group_norm",
+    "native_layer_norm",
+    "nn.functional.group_norm",
+    "nn.functional.layer_norm",
+    "nn.functional.rms_norm",
 }
 ELIGIBLE = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -113,7 +117,18 @@ def expected_outcome(name: str, call: Call, lower: torch.dtype) -> Any:
         floating = {tensor.dtype for tensor in call.tensors() if tensor.is_floating_point()}
         alike = len(floating) == 1 or torch.float64 in floating or any(t.is_complex() for t in call.tensors())
         return call() if alike else _with_inputs_in(call, torch.float32)()
+    if name in COMPLETED_FOLLOW:
+        return _following_the_input(call)()
     return call()
+
+
+def _following_the_input(call: Call) -> Call:
+    """Return a norm's call with its parameters in the dtype of its input, but where CPUs read them as they are."""
+    first, *parameters = call.tensors()
+    bias_alone = None in call.args and len(parameters) == 1
+    mixed = first.dtype in ELIGIBLE[1:] and {p.dtype for p in parameters} == {torch.float32}
+    native = first.is_cpu and mixed and not bias_alone
+    return call if native or first.dtype not in ELIGIBLE else _with_inputs_in(call, first.dtype)
 
 
 def _with_inputs_in(call: Call, dtype: torch.dtype) -> Call:

@@ -17,7 +17,7 @@ def refuse_unlistable(lists: Mapping[str, Iterable[str]]) -> None:
     """Raise if a list holds an op that cannot work there.
 
     Args:
-        lists: op names by the name of their list: ``lower_precision``, ``float32``, ``promote``.
+        lists: op names by the name of their list: ``lower_precision``, ``float32``, ``promote``, ``follow``.
 
     Raises:
         UnlistableOpError: an op is a cast, returns a view of its input, or would write to the cast of an argument.

@@ -1,4 +1,4 @@
-"""Policies: which ops run in lower precision, in float32, or in the widest dtype of their inputs."""
+"""Policies: which ops run in lower precision, in float32, in the widest dtype of their inputs or in the first's."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class Policy:
         banned: ops that raise inside a region.
         casts_inside_kernels: whether eager regions also cast for listed ops that the compiled kernel of an unlisted op
             calls, as those of stock PyTorch do. Compiled code cannot.
+        follow: ops that run in the dtype of their first tensor, beside float32 parameters where kernels take them.
 
     Each list takes op names, callables and overloads, as :func:`resolve_op` reads them.
 
@@ -47,6 +48,7 @@ class Policy:
     promote: frozenset[str] = field(default=frozenset())
     banned: frozenset[str] = field(default=frozenset())
     casts_inside_kernels: bool = False
+    follow: frozenset[str] = field(default=frozenset())
 
     def __post_init__(self) -> None:
         for category in Category:
@@ -78,6 +80,7 @@ class Policy:
         lower_precision: Iterable[Op] = (),
         float32: Iterable[Op] = (),
         promote: Iterable[Op] = (),
+        follow: Iterable[Op] = (),
         leave: Iterable[Op] = (),
     ) -> Policy:
         """Return a copy in which the named ops have moved to the given lists.
@@ -86,6 +89,7 @@ class Policy:
             lower_precision: ops to run in the region's dtype.
             float32: ops to run in float32.
             promote: ops to run in the widest dtype of their inputs.
+            follow: ops to run in the dtype of their first tensor.
             leave: ops to take out of every list.
 
         Raises:
@@ -97,6 +101,7 @@ class Policy:
             "lower_precision": _resolve_all("lower_precision", lower_precision),
             "float32": _resolve_all("float32", float32),
             "promote": _resolve_all("promote", promote),
+            "follow": _resolve_all("follow", follow),
             "leave": _resolve_all("leave", leave),
         }
         _refuse_overlap(moves)
@@ -166,6 +171,7 @@ _TABLES = {
         "lower_precision": documented.LOWER_PRECISION + completion.LOWER_PRECISION,
         "float32": documented.FLOAT32,
         "promote": documented.PROMOTE + completion.PROMOTE,
+        "follow": completion.FOLLOW,
     },
     "ipex": {"lower_precision": ipex.LOWER_PRECISION, "float32": ipex.FLOAT32, "promote": ipex.PROMOTE},
     "torch": {

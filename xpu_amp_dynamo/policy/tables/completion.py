@@ -2,7 +2,7 @@
 
 Each of them runs on float32 and on bfloat16 tensors, and raises on the mixture of both that the documented
 lists produce: forward or backward, on some device and in some version of PyTorch. Lower precision where Intel
-Extension for PyTorch 2.1 registered it so, else promote.
+Extension for PyTorch 2.1 registered it so; norms follow their input; else promote.
 """
 
 LOWER_PRECISION = (
@@ -24,8 +24,17 @@ LOWER_PRECISION = (
     "_transformer_encoder_layer_fwd",
 )
 
-# Batch norm is not among them: it takes half activations beside float32 parameters natively, and promoting it
-# would run whole convolutional nets in float32. Layer and group norm do so on the CPU only.
+# Norms give the dtype of their input, as ops do that the documentation does not name: their parameters are cast to it
+# where kernels refuse the mixture. Batch and instance norm take it on every device and need no entry.
+FOLLOW = (
+    "_fused_rms_norm",
+    "group_norm",
+    "layer_norm",
+    "native_group_norm",
+    "native_layer_norm",
+    "rms_norm",
+)
+
 PROMOTE = (
     "_chunk_cat",
     "_embedding_bag",
@@ -43,7 +52,6 @@ PROMOTE = (
     "grid_sampler",
     "grid_sampler_2d",
     "grid_sampler_3d",
-    "group_norm",
     "heaviside",
     "huber_loss",
     "index_add",
@@ -51,15 +59,12 @@ PROMOTE = (
     "index_put",
     "index_reduce",
     "isclose",
-    "layer_norm",
     "lerp",
     "linalg_cross",
     "linalg_vecdot",
     "masked_scatter",
     "meshgrid",
     "mse_loss",
-    "native_group_norm",
-    "native_layer_norm",
     "put",
     "scatter",
     "scatter_add",
