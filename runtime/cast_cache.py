@@ -32,10 +32,10 @@ class _Entry(NamedTuple):
 class CastCache:
     """Casts of float32 leaf tensors.
 
-    The data of parameters' casts are in the store, which knows when they are stale, and live on when a region ends. What
-    takes part in a graph of autograd is dropped when PyTorch drops its own autocast cache: a region has one node for
-    each weight, as in stock PyTorch. So are the casts of other leaf tensors that require a gradient. These hold while
-    the tensor's version counter and storage stay: writes through ``.data`` change neither.
+    The data of parameters' casts are in the store, which knows when they are stale, and live on when a region ends.
+    What takes part in a graph of autograd is dropped when PyTorch drops its own autocast cache: a region has one node
+    for each weight, as in stock PyTorch. So are the casts of other leaf tensors that require a gradient. These hold
+    while the tensor's version counter and storage stay: writes through ``.data`` change neither.
     """
 
     def __init__(self, store: WeightStore) -> None:
@@ -100,9 +100,9 @@ class CastCache:
         key = (id(tensor), dtype, torch.is_grad_enabled())
         state = version_of(tensor), tensor.data_ptr()
         entry = self._entries.get(key)
-        if entry is not None and isinstance(entry.source, weakref.ref) and entry.source() is tensor:
-            if entry.state == state:
-                return entry.cast
+        known = entry is not None and isinstance(entry.source, weakref.ref) and entry.source() is tensor
+        if entry is not None and known and entry.state == state:
+            return entry.cast
         cast = tensor.to(dtype)
         self._insert(key, _Entry(cast, weakref.ref(tensor), state))
         return cast
