@@ -13,7 +13,7 @@ from tests.runtime.weight_changes import (
 )
 from tests.runtime.weight_changes.arrays import LIMITS
 from tests.runtime.weight_changes.compiled_writes import SLOW_WAYS
-from tests.runtime.weight_changes.small_model import WIDTH, Model, Way, expected, forward, small_model
+from tests.runtime.weight_changes.small_model import WIDTH, Model, Way, expected, forward, small_model, weight
 
 ON_CPU = arrays.WAYS
 # Of these it matters whether they are prepared before the first call or after it: they hold aliases, or averages.
@@ -57,4 +57,5 @@ __all__ = [
     "expected",
     "forward",
     "small_model",
+    "weight",
 ]
