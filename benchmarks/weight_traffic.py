@@ -126,6 +126,11 @@ class EagerCasts(TorchDispatchMode):
         self.bytes = 0
         self._weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
 
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """Have Dynamo run compiled code under this mode, which otherwise it does not."""
+        return True
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an op and count it if it casts weights."""
         result = func(*args, **(kwargs or {}))
