@@ -17,7 +17,7 @@ _BOOKKEEPING = {"get_index", "set_indirect", "output"}
 
 @dataclass
 class GraphTraffic:
-    """Of one compiled graph: launches that only cast or only copy weights, bytes of all casts, and calls made."""
+    """Of one compiled graph: launches that only cast, some of it weights, or only copy weights, and bytes of casts."""
 
     kind: str
     casts: int = 0
@@ -79,14 +79,14 @@ def _counting(call: Callable[[list[Any]], Any], traffic: GraphTraffic) -> Callab
 
 
 def _add(traffic: GraphTraffic, node: Any) -> None:
-    """Add a scheduled node: as a launch if all of it prepares weights, and the bytes of all parts that cast."""
+    """Add a scheduled node: as a launch if it prepares weights and computes nothing, and the bytes of its casts."""
     parts = node.get_nodes()
     operations = [_operations(part) for part in parts]
     if all(each in (_CAST, _COPY) for each in operations):
         weights = _weights()
         of_weights = [{read.name for read in part.read_writes.reads} <= weights for part in parts]
         casts = [each == _CAST and ours for each, ours in zip(operations, of_weights, strict=True)]
-        traffic.casts += all(of_weights) and any(casts)
+        traffic.casts += any(casts)
         traffic.copies += all(of_weights) and not any(casts)
         traffic.cast_bytes += sum(
             part.get_read_write_buffers_sizes() for part, cast in zip(parts, casts, strict=True) if cast
