@@ -83,7 +83,8 @@ def table_of(results: Mapping[str, Counts]) -> Table:
         megabytes = " / ".join(f"{each['bytes'] / 1e6:.1f}" for each in counts)
         shares = [f"{counts[0]['bytes'] / each['bytes']:.2f}" for each in (counts[1], *counts[3:])]
         table.add_row(case, *columns, megabytes, *shares)
-    table.title = f"{' / '.join(max(results.values(), key=lambda counts: len(counts)))}, for a simulated Max 1550"
+    most_ways = max(results.values(), key=len)
+    table.title = f"{' / '.join(most_ways)}, for a simulated Max 1550"
     return table
 
 
