@@ -1,9 +1,10 @@
 """Eager ``autocast`` beside stock ``torch.autocast`` on the real models, interleaved in one run.
 
-    python -m benchmarks.eager_autocast [--json results.json]
+    python -m benchmarks.eager_autocast [--models bert llama] [--json results.json]
 
-Only one policy can be installed at a time, so the stock rounds run with ours removed; installing and removing
-takes place outside the timed calls.
+The decode case is a Llama that is given one token, so that nearly all time goes into reading and casting weights. Only
+one policy can be installed at a time, so the stock rounds run with ours removed; installing and removing takes place
+outside the timed calls.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from benchmarks.models import MODELS, Size, build, loss_and_output
 from benchmarks.timing import interleaved_medians, keep_freed_memory
 
 SIZE = Size(width=512, layers=2, heads=8, batch=4, length=64)
+DECODE = "llama decode, hidden 1536"
+DECODE_SIZE = Size(width=1536, layers=4, heads=12, batch=1, length=1)
 ROUNDS, WARMUP = 15, 2
 OURS = ("ours: policy torch", "ours: policy xpu")
 PEERS = {"stock": None, "ours: policy torch": "torch", "ours: policy xpu": "xpu"}
@@ -30,7 +33,7 @@ PEERS = {"stock": None, "ours: policy torch": "torch", "ours: policy xpu": "xpu"
 
 def measure(name: str, device: str, train: bool) -> dict[str, float]:
     """Return the median seconds of each peer's step of one model."""
-    model, inputs = build(name, SIZE, device)
+    model, inputs = build("llama", DECODE_SIZE, device) if name == DECODE else build(name, SIZE, device)
 
     def step() -> None:
         model.zero_grad(set_to_none=True)
@@ -57,13 +60,13 @@ def main() -> None:
     """Measure every model, inference and training, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="file to write the medians to")
-    parser.add_argument("--models", nargs="*", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--models", nargs="*", default=[*MODELS, DECODE], choices=[*MODELS, DECODE])
     arguments = parser.parse_args()
     keep_freed_memory()
     transformers.logging.set_verbosity_error()
     device = xpu_amp_dynamo.default_device_type()
     console = Console()
-    cases = [(name, train) for name in arguments.models for train in (False, True)]
+    cases = [(name, train) for name in arguments.models for train in (False, True) if name != DECODE or not train]
     results = {}
     for name, train in track(cases, description="measuring", console=console):
         results[f"{name}, {'training' if train else 'inference'}"] = measure(name, device, train)
