@@ -21,7 +21,7 @@ from xpu_amp_dynamo.lowering.weights.plan import SOURCE, KeptCast, WeightPlan, p
 
 # What AOTAutograd looks for on Dynamo's graphs, as it does for SOURCE, torch 2.13.0.
 _STATIC_INPUT = "_dynamo_static_input_type"
-# Inductor, torch 2.13.0, copies the weights of these into that layout in every call.
+# Inductor, torch 2.13.0, copies the weights of these into that layout in every call, on the CPU and on XPUs.
 CHANNELS_LAST_OF: dict[tuple[str | None, int], torch.memory_format] = {
     ("conv2d", 4): torch.channels_last,
     ("conv3d", 5): torch.channels_last_3d,
@@ -73,8 +73,8 @@ def _add_input(gm: fx.GraphModule, cast: fx.Node, kept: KeptCast, last: fx.Node)
 
 
 def _memory_format(cast: fx.Node) -> torch.memory_format:
-    """Return the layout to keep a weight in: on the CPU Inductor wants those of convolutions channels-last."""
+    """Return the layout to keep a weight in: where oneDNN convolves, Inductor wants the weights channels-last."""
     value = value_of(cast)
     formats = {CHANNELS_LAST_OF.get((op_name_of(user), value.dim()), torch.preserve_format) for user in cast.users}
-    onednn = value.device.type == "cpu" and torch.backends.mkldnn.is_available()
+    onednn = value.device.type == "xpu" or (value.device.type == "cpu" and torch.backends.mkldnn.is_available())
     return formats.pop() if onednn and len(formats) == 1 else torch.preserve_format
