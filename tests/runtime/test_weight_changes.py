@@ -95,13 +95,13 @@ def check(way, call, reference, moment, device, assert_same=assert_equal):
 
 
 @every_way
-@grad_modes(inference_mode=pytest.mark.slow)
+@grad_modes(inference_mode=pytest.mark.sweep)
 def test_compiled(way, moment, mode, device):
     check(way, in_mode(mode, compiled()), in_mode(mode, expected), moment, device)
 
 
 @every_way
-@grad_modes()
+@grad_modes(inference_mode=pytest.mark.slow)
 def test_eager_regions(way, moment, mode, device):
     check(way, in_mode(mode, in_a_region), in_mode(mode, expected), moment, device)
 
@@ -111,12 +111,14 @@ def test_eager_regions_with_gradients(way, moment, device):
     check(way, with_gradients(in_a_region), with_gradients(expected), moment, device)
 
 
+@pytest.mark.slow
 @every_way
 def test_inside_one_region(way, moment, device):
     with region(device):
         check(way, in_mode("no_grad", in_the_open_region), in_mode("no_grad", expected), moment, device)
 
 
+@pytest.mark.slow
 @every_way
 def test_inside_one_region_with_gradients(way, moment, device):
     with region(device):
@@ -147,7 +149,7 @@ def test_inductor(way, device):
     check(way, by_inductor(device), in_mode("no_grad", expected), "held before", device, NEAR)
 
 
-@pytest.mark.slow
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", [name for name in WAYS if name not in FEW])
 def test_inductor_by_every_way(way, device):
     check(way, by_inductor(device), in_mode("no_grad", expected), "held before", device, NEAR)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils import dlpack
 
-from tests.runtime.weight_changes.small_model import WIDTH, Change, Model, Way, weight
+from tests.runtime.weight_changes.small_model import WIDTH, Model, Way, at_once, weight
 
 
 def held_array(array_of: Callable[[torch.nn.Parameter], np.ndarray]) -> Way:
@@ -62,8 +62,6 @@ WAYS: dict[str, Way] = {
     "held from_dlpack": held_tensor(lambda weight: dlpack.from_dlpack(weight.detach())),
     "held from_dlpack of .data": held_tensor(lambda weight: dlpack.from_dlpack(weight.data)),
     "held from_dlpack of a capsule": held_tensor(lambda weight: dlpack.from_dlpack(weight.data.__dlpack__())),
-    "parameter of an array": parameter_of_array,
-    "assigned array": assigned_array,
 }
 
 
@@ -101,12 +99,22 @@ def collective(model: Model) -> None:
     torch.distributed.scatter(weight(model).detach(), [torch.randn(WIDTH, WIDTH)], src=0)
 
 
+def compiled_by_eager(model: Model) -> Callable[[], object]:
+    """Write through ``.data`` in code that a backend which runs it as it is has compiled before."""
+    double = torch.compile(lambda weight: weight.data.mul_(2), backend="eager")
+    double(weight(model))
+    return lambda: double(weight(model))
+
+
 # Seen by `refresh_weights` only.
-LIMITS: dict[str, Change] = {
-    "array": dropped_array,
-    "DLPack": dropped_dlpack,
-    "storage": storage,
-    "tensor over the storage": tensor_over_storage,
-    "address": address,
-    "collective": collective,
+LIMITS: dict[str, Way] = {
+    "parameter of an array": parameter_of_array,
+    "assigned array": assigned_array,
+    "array": at_once(dropped_array),
+    "DLPack": at_once(dropped_dlpack),
+    "storage": at_once(storage),
+    "tensor over the storage": at_once(tensor_over_storage),
+    "address": at_once(address),
+    "backend eager": compiled_by_eager,
+    "collective": at_once(collective),
 }
