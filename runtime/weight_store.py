@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from xpu_amp_dynamo.compat.collectives import watch_collectives
 from xpu_amp_dynamo.compat.storages import address_of_storage, is_lone
 from xpu_amp_dynamo.compat.tensor_watch import watch_tensors
 from xpu_amp_dynamo.compat.tensors import is_referenced_once
@@ -168,10 +169,11 @@ class WeightStore:
                 self._stop_watching.pop()()
 
     def _watch(self) -> None:
-        """Watch for what version counters do not tell of: ``.data``, and fused optimizers (torch 2.13.0)."""
+        """Watch for what version counters do not tell of: ``.data``, collectives, fused optimizers (torch 2.13.0)."""
         if not self._stop_watching:
             hook = register_optimizer_step_post_hook(self._after_step)
-            self._stop_watching = [hook.remove, watch_tensors(self._on_data, self._on_swap)]
+            collectives = watch_collectives(self._on_collective)
+            self._stop_watching = [hook.remove, collectives, watch_tensors(self._on_data, self._on_swap)]
 
     @hide_from_dynamo
     def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
@@ -180,6 +182,10 @@ class WeightStore:
     @hide_from_dynamo
     def _on_data(self, tensor: torch.Tensor) -> None:
         self.notice_writes([tensor])
+
+    @hide_from_dynamo
+    def _on_collective(self, tensors: Iterable[torch.Tensor]) -> None:
+        self.notice_writes(tensors)
 
     def _on_swap(self, weight: torch.Tensor) -> None:
         self.release([weight])

@@ -34,6 +34,9 @@ def x():
     return torch.randn(16, WIDTH)
 
 
+ALIASES = {"itself": lambda weight: weight, "detached": torch.Tensor.detach, ".data": lambda weight: weight.data}
+
+
 def compiled(function=forward, mode=torch.no_grad):
     return mode()(torch.compile(function, backend="xpu_amp", options=OPTIONS))
 
@@ -59,26 +62,45 @@ def assert_needs_a_refresh(way, call, x):
         before = now
 
 
-@pytest.mark.parametrize("name", [name for name in LIMITS if name != "collective"])
+@pytest.mark.parametrize("name", LIMITS)
 @pytest.mark.parametrize("call", ["compiled", "eager"])
 def test_a_write_past_pytorch_needs_a_refresh(name, call, x):
     assert_needs_a_refresh(LIMITS[name], compiled() if call == "compiled" else eager, x)
 
 
-@pytest.mark.parametrize("call", ["compiled", "eager"])
-def test_a_collective_needs_a_refresh(call, x, process_group):
-    assert_needs_a_refresh(LIMITS["collective"], compiled() if call == "compiled" else eager, x)
+def values():
+    return torch.randn(WIDTH, WIDTH)
 
 
-@pytest.mark.parametrize("alias_of", [torch.Tensor.detach, lambda value: value.data], ids=["detached", ".data"])
+# Here of one process. PyTorch versions only what it gathers.
+COLLECTIVES = {
+    "scatter": lambda tensor: dist.scatter(tensor, [values()], src=0),
+    "all_to_all_single": lambda tensor: dist.all_to_all_single(tensor, values()),
+    "all_gather": lambda tensor: dist.all_gather([tensor], values()),
+    "broadcast, coalesced": lambda tensor: coalesced(tensor.copy_(values())),
+}
+
+
+def coalesced(tensor):
+    group = dist.distributed_c10d._get_default_group()
+    dist._broadcast_coalesced(group, [tensor], 1 << 20, 0)
+
+
+@pytest.mark.parametrize("alias_of", ALIASES.values(), ids=ALIASES)
 @pytest.mark.parametrize("call", ["compiled", "eager"])
-def test_a_collective_that_gathers_is_seen(call, alias_of, x, process_group):
+@pytest.mark.parametrize("collective", COLLECTIVES.values(), ids=COLLECTIVES)
+@pytest.mark.usefixtures("process_group")
+@torch.no_grad()
+def test_collectives_are_seen(call, alias_of, collective, x):
     model, call = small_model(), compiled() if call == "compiled" else eager
-    alias = alias_of(weight(model))
+    tensor = alias_of(model[0].weight)
+    before = call(model, x)
     for _ in range(3):
-        assert torch.equal(call(model, x), expected(model, x))
-        dist.all_gather([alias], torch.randn(WIDTH, WIDTH))
-        assert torch.equal(call(model, x), expected(model, x))
+        collective(tensor)
+        after = call(model, x)
+        assert torch.equal(after, expected(model, x))
+        assert not torch.equal(after, before)
+        before = after
 
 
 def saved(model):

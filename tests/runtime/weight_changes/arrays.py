@@ -94,11 +94,6 @@ def address(model: Model) -> None:
     ctypes.memmove(weight(model).data_ptr(), values.data_ptr(), values.nbytes)
 
 
-def collective(model: Model) -> None:
-    """Receive a weight from another process, here the only one: PyTorch versions no such write, nor ``broadcast``'s."""
-    torch.distributed.scatter(weight(model).detach(), [torch.randn(WIDTH, WIDTH)], src=0)
-
-
 def compiled_by_eager(model: Model) -> Callable[[], object]:
     """Write through ``.data`` in code that a backend which runs it as it is has compiled before."""
     double = torch.compile(lambda weight: weight.data.mul_(2), backend="eager")
@@ -116,5 +111,4 @@ LIMITS: dict[str, Way] = {
     "tensor over the storage": at_once(tensor_over_storage),
     "address": at_once(address),
     "backend eager": compiled_by_eager,
-    "collective": at_once(collective),
 }
