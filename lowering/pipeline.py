@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from xpu_amp_dynamo.lowering.aten.group_casts import group_casts
 from xpu_amp_dynamo.lowering.aten.narrow_concatenations import narrow_concatenations
 from xpu_amp_dynamo.lowering.aten.narrow_operands import narrow_operands
 from xpu_amp_dynamo.lowering.aten.place_casts import place_casts
+from xpu_amp_dynamo.lowering.aten.read_kept_casts import read_kept_casts
 from xpu_amp_dynamo.lowering.aten.verify import AtenVerifier
 from xpu_amp_dynamo.lowering.aten.widen_results import widen_results
 from xpu_amp_dynamo.lowering.captured.erase_regions import erase_regions
@@ -38,11 +39,12 @@ from xpu_amp_dynamo.lowering.graph.context import LoweringContext
 from xpu_amp_dynamo.lowering.graph.keep_graph_on_error import keep_graph_on_error
 from xpu_amp_dynamo.lowering.report import LoweringReport
 from xpu_amp_dynamo.lowering.run_passes import PassRun, run_passes
+from xpu_amp_dynamo.lowering.weights.add_kept_inputs import add_kept_inputs
 from xpu_amp_dynamo.lowering.weights.cast_before_views import cast_before_views
 from xpu_amp_dynamo.lowering.weights.copy_graph import copy_graph
 from xpu_amp_dynamo.lowering.weights.lift_casts import lift_weight_casts
 from xpu_amp_dynamo.lowering.weights.pack_linear import pack_linear_weights
-from xpu_amp_dynamo.lowering.weights.plan import WeightPlan, differentiates_inside, weights_of
+from xpu_amp_dynamo.lowering.weights.plan import WeightPlan, differentiates_inside, enters_levels, weights_of
 from xpu_amp_dynamo.lowering.weights.store_parameters import store_parameters
 from xpu_amp_dynamo.lowering.weights.verify import WeightVerifier
 from xpu_amp_dynamo.policy.policy import Policy
@@ -68,6 +70,8 @@ KEPT_WEIGHTS: tuple[Callable[[fx.GraphModule, WeightPlan], bool], ...] = (
     lift_weight_casts,
     pack_linear_weights,
 )
+# The same for a graph with a backward.
+KEPT_FOR_TRAINING: tuple[Callable[[fx.GraphModule, WeightPlan], bool], ...] = (add_kept_inputs,)
 STORED_WEIGHTS: tuple[Callable[[fx.GraphModule, WeightPlan], bool], ...] = (
     cast_before_views,
     store_parameters,
@@ -75,6 +79,8 @@ STORED_WEIGHTS: tuple[Callable[[fx.GraphModule, WeightPlan], bool], ...] = (
 # Moment 3: ATen graphs inside Inductor. The joint graph comes first, so that the split into forward and backward weighs
 # what is saved in the dtype that it has then. Concatenations leave casts of their members, which the next two fold and
 # share; products come last: what was folded is widened from fewer values.
+# Before the others, where the caller keeps casts of weights: the pass is told which.
+READ_KEPT_CASTS = read_kept_casts
 JOINT: tuple[AtenPass, ...] = (
     narrow_concatenations,
     fold_casts,
@@ -95,7 +101,7 @@ PACKING = frozenset((pack_linear_weights.__name__,))
 NEEDED = (inline_regions, record_values, erase_regions, lower_subgraphs, insert_casts, restore_output_dtypes)
 SKIPPABLE_CAPTURED = tuple(run.__name__ for run in CAPTURED if run not in NEEDED)
 SKIPPABLE_STORED = (*SKIPPABLE_CAPTURED, *(run.__name__ for run in STORED_WEIGHTS))
-SKIPPABLE = (*SKIPPABLE_CAPTURED, *(run.__name__ for run in (*KEPT_WEIGHTS, *JOINT, *COMPILED)))
+SKIPPABLE = (*SKIPPABLE_CAPTURED, *(run.__name__ for run in (*KEPT_WEIGHTS, *KEPT_FOR_TRAINING, *JOINT, *COMPILED)))
 
 
 def lower_graph(
@@ -156,25 +162,28 @@ def _lower(gm: fx.GraphModule, context: LoweringContext, skip: Collection[str]) 
 
 
 def keep_weights(
-    gm: fx.GraphModule, example_inputs: Sequence[Any], skip: Collection[str] = ()
+    gm: fx.GraphModule, example_inputs: Sequence[Any], skip: Collection[str] = (), *, differentiated: bool = False
 ) -> tuple[fx.GraphModule, WeightPlan]:
-    """Give a graph without a backward inputs for the casts of its weights, so that its caller can keep these.
+    """Give a graph inputs for the casts of its weights, so that its caller can keep these.
 
     Args:
         gm: a lowered graph from Dynamo. It stays as it is, since Dynamo looks at its inputs again.
         example_inputs: a value for each of its inputs; parameters among them are the weights.
         skip: names of passes to leave out.
+        differentiated: whether the graph has a backward. Then the casts stay in it, and ``joint_passes`` has the graph
+            that AOTAutograd makes of it read the inputs.
 
     Returns:
         The graph with the further inputs, ``gm`` itself if it has none; and which casts they stand for.
     """
-    if differentiates_inside(gm):
+    if enters_levels(gm) if differentiated else differentiates_inside(gm):
         return gm, WeightPlan()
     weights = weights_of(gm, example_inputs)
     if not weights:
         return gm, WeightPlan()
     own, plan = copy_graph(gm, WeightPlan(weights))
-    runs = run_passes(KEPT_WEIGHTS, own, plan, verifier=lambda _: WeightVerifier(own, plan), skip=skip)
+    passes = KEPT_FOR_TRAINING if differentiated else KEPT_WEIGHTS
+    runs = run_passes(passes, own, plan, verifier=lambda _: WeightVerifier(own, plan), skip=skip)
     _recompile(own, runs)
     return (own, plan) if plan.kept else (gm, plan)
 
@@ -194,6 +203,19 @@ def store_weights(gm: fx.GraphModule, plan: WeightPlan, skip: Collection[str] = 
 def optimise(passes: Sequence[AtenPass], graph: fx.Graph) -> None:
     """Run passes of the third moment over a graph, in place."""
     run_passes(passes, graph, verifier=partial(AtenVerifier, graph))
+
+
+def joint_passes(kept: Mapping[tuple[int, torch.dtype], int]) -> tuple[AtenPass, ...]:
+    """Return the passes over joint graphs.
+
+    Args:
+        kept: the casts of weights that such a graph is to read from inputs, see ``read_kept_casts``.
+    """
+    if not kept:
+        return JOINT
+    read: Any = partial(READ_KEPT_CASTS, kept=kept)
+    read.__name__ = READ_KEPT_CASTS.__name__
+    return read, *JOINT
 
 
 def without(passes: Sequence[AtenPass], skip: Collection[str]) -> tuple[AtenPass, ...]:

@@ -9,7 +9,7 @@ import torch
 
 from xpu_amp_dynamo.compat.storages import LONE, StorageWeakRef, holders_of
 from xpu_amp_dynamo.compat.tensors import version_of
-from xpu_amp_dynamo.runtime.kept_weight import KeptCast, Layout
+from xpu_amp_dynamo.runtime.kept_weight import Layout
 from xpu_amp_dynamo.runtime.weight_store import WeightStore
 
 
@@ -71,7 +71,8 @@ class CachedCasts:
     def _collect(self, weights: list[torch.Tensor]) -> list[torch.Tensor]:
         """Return the casts from the store, and keep them for the next call unless some are dropped meanwhile."""
         epoch = self._store.epoch
-        casts = [self._cast(i, weight) for i, weight in enumerate(weights)]
+        wanted = [(weight, dtype, layout) for weight, (_, dtype, layout) in zip(weights, self._wanted, strict=True)]
+        casts = self._store.casts(wanted)
         states = {i: cast.state for i, cast in enumerate(casts) if cast.state is not None}
         storages = [storage for _, _, storage in states.values()]
         collected = _Collection(
@@ -92,12 +93,9 @@ class CachedCasts:
         """Return the casts with those made anew of which nothing tells whether they changed."""
         casts = list(collected.casts)
         for i in collected.unsure:
-            cast = self._cast(i, weights[i])
+            _, dtype, layout = self._wanted[i]
+            cast = self._store.cast(weights[i], dtype, layout)
             casts[i] = cast.tensor
             if cast.state is not None:
                 self._collected = _NOTHING
         return casts
-
-    def _cast(self, index: int, weight: torch.Tensor) -> KeptCast:
-        _, dtype, layout = self._wanted[index]
-        return self._store.cast(weight, dtype, layout)

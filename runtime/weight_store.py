@@ -6,19 +6,19 @@ import contextlib
 import functools
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from xpu_amp_dynamo.compat.collectives import watch_collectives
-from xpu_amp_dynamo.compat.storages import address_of_storage, is_lone
+from xpu_amp_dynamo.compat.storages import address_of_storage
 from xpu_amp_dynamo.compat.tensor_watch import watch_tensors
-from xpu_amp_dynamo.compat.tensors import is_referenced_once
 from xpu_amp_dynamo.ops.packed_linear import pack, packed_weight_of
 from xpu_amp_dynamo.runtime.hide_from_dynamo import hide_from_dynamo
 from xpu_amp_dynamo.runtime.kept_weight import KeptCast, KeptWeight, Layout, State
+from xpu_amp_dynamo.runtime.renewal import is_renewable, renew
 
 Casting = Callable[[torch.Tensor, torch.dtype, Layout], torch.Tensor]
 
@@ -75,6 +75,13 @@ class WeightStore:
     def cast(self, weight: torch.Tensor, dtype: torch.dtype, layout: Layout = torch.preserve_format) -> KeptCast:
         """Return a weight in a dtype and layout, cast now if the kept one is missing or stale."""
         return self.find(weight, dtype, layout) or self._renewed(weight, dtype, layout)
+
+    def casts(self, wanted: Sequence[tuple[torch.Tensor, torch.dtype, Layout]]) -> list[KeptCast]:
+        """Return weights in dtypes and layouts, as :meth:`cast`; those that went stale are made again together."""
+        stale = [each for each in wanted if self.find(*each) is None]
+        if len(stale) > 1:
+            self._renew_together(stale)
+        return [self.cast(*each) for each in wanted]
 
     def find(self, weight: torch.Tensor, dtype: torch.dtype, layout: Layout = torch.preserve_format) -> KeptCast | None:
         """Return the kept cast of a weight, None if it is missing or stale."""
@@ -138,13 +145,30 @@ class WeightStore:
         with self._lock:
             kept, state = self.observe(weight)
             cast = kept.casts.get((dtype, layout))
-            if cast is None or not _is_renewable(cast.tensor, weight):
-                cast = KeptCast(self._casting(weight, dtype, layout), state)
+            if cast is not None and is_renewable(cast.tensor, weight):
+                renew([cast.tensor], [weight])
+                cast = KeptCast(cast.tensor, state)
             else:
-                with torch.inference_mode(False), torch.no_grad():
-                    cast = KeptCast(cast.tensor.copy_(weight), state)
+                cast = KeptCast(self._casting(weight, dtype, layout), state)
             kept.casts[dtype, layout] = cast
             return cast
+
+    def _renew_together(self, stale: Iterable[tuple[torch.Tensor, torch.dtype, Layout]]) -> None:
+        """Bring those casts up to date that can be in place: a kernel each would take longer than it runs."""
+        with self._lock:
+            groups: dict[tuple[torch.device, torch.dtype], list[tuple[torch.Tensor, torch.Tensor]]] = {}
+            renewed: list[tuple[KeptWeight, Layout, KeptCast]] = []
+            for weight, dtype, layout in stale:
+                kept = self.kept(weight)
+                cast = kept.casts.get((dtype, layout)) if kept is not None else None
+                if kept is not None and cast is not None and is_renewable(cast.tensor, weight):
+                    _, state = self.observe(weight)
+                    renewed.append((kept, layout, KeptCast(cast.tensor, state)))
+                    groups.setdefault((weight.device, dtype), []).append((cast.tensor, weight))
+            for pairs in groups.values():
+                renew(*zip(*pairs, strict=True))
+            for kept, layout, cast in renewed:
+                kept.casts[cast.tensor.dtype, layout] = cast
 
     @hide_from_dynamo
     def _drop(self, identity: int, reference: weakref.ref[torch.Tensor]) -> None:
@@ -171,9 +195,11 @@ class WeightStore:
     def _watch(self) -> None:
         """Watch for what version counters do not tell of: ``.data``, collectives, fused optimizers (torch 2.13.0)."""
         if not self._stop_watching:
-            hook = register_optimizer_step_post_hook(self._after_step)
-            collectives = watch_collectives(self._on_collective)
-            self._stop_watching = [hook.remove, collectives, watch_tensors(self._on_data, self._on_swap)]
+            self._stop_watching = [
+                register_optimizer_step_post_hook(self._after_step).remove,
+                watch_collectives(self._on_collective),
+                watch_tensors(self._on_data, self._on_swap),
+            ]
 
     @hide_from_dynamo
     def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
@@ -189,12 +215,6 @@ class WeightStore:
 
     def _on_swap(self, weight: torch.Tensor) -> None:
         self.release([weight])
-
-
-def _is_renewable(cast: torch.Tensor, weight: torch.Tensor) -> bool:
-    """Tell whether a cast may be written to: it has the form of the weight, and no graph of autograd saved it."""
-    same_form = cast.shape == weight.shape and cast.device == weight.device
-    return same_form and is_lone(cast) and is_referenced_once(cast)
 
 
 def _bytes_of(cast: torch.Tensor) -> int:

@@ -61,11 +61,14 @@ def xpu_amp(
     parsed = BackendOptions.parse(options)
     compile_inner = _inner_backend(parsed, mode)
     lower_under_options(gm, example_inputs, parsed)
-    own, plan = gm, WeightPlan()
-    if parsed.weights == "cached" and not _has_backward(example_inputs):
-        own, plan = keep_weights(gm, example_inputs, skip=_skipped_over_weights(parsed))
+    own, plan, differentiated = gm, WeightPlan(), _has_backward(example_inputs)
+    # Only the graphs that AOTAutograd makes for Inductor read kept casts and widen gradients all the same.
+    if parsed.weights == "cached" and (not differentiated or parsed.inner_backend == "inductor"):
+        skip = _skipped_over_weights(parsed)
+        own, plan = keep_weights(gm, example_inputs, skip, differentiated=differentiated)
+    kept = plan.positions_of_kept(own) if differentiated else {}
     with compiling_without_autocast(), with_settings(inductor_workarounds(own)):
-        compiled = compile_inner(own, [*example_inputs, *plan.kept_values(own)])
+        compiled = compile_inner(own, [*example_inputs, *plan.kept_values(own)], kept)
     if plan.kept:
         compiled = with_kept_casts(compiled, plan.kept, otherwise=copy_without_values(gm))
     return without_autocast(telling_of_writes(compiled, written_weights(gm, example_inputs)))
@@ -142,7 +145,8 @@ def _inner_backend(options: BackendOptions, mode: str | None) -> CompiledFunctio
         return inductor_compiler(mode, options.inductor, exact=options.precision == "exact", skip=options.skip_passes)
     if mode not in (None, "default"):
         raise InvalidOptionError(f"mode {mode!r} is Inductor's; inner_backend {options.inner_backend!r} takes none")
-    return backend_named(options.inner_backend)
+    backend = backend_named(options.inner_backend)
+    return lambda gm, example_inputs, kept: backend(gm, example_inputs)
 
 
 def _skipped_over_weights(options: BackendOptions) -> set[str]:

@@ -39,7 +39,7 @@ def lift_weight_casts(gm: fx.GraphModule, plan: WeightPlan) -> bool:
     last = placeholders(gm)[-1] if found else None
     for kept, casts in found.items():
         assert last is not None
-        last = _add_input(gm, casts[0], kept, last)
+        last = add_input(gm, kept, value_of(casts[0]), last)
         for cast in casts:
             cast.replace_all_uses_with(last)
             gm.graph.erase_node(cast)
@@ -56,16 +56,23 @@ def _casts_of(weights: Mapping[fx.Node, int]) -> dict[KeptCast, list[fx.Node]]:
     return found
 
 
-def _add_input(gm: fx.GraphModule, cast: fx.Node, kept: KeptCast, last: fx.Node) -> fx.Node:
-    """Add an input for the cast of a weight behind the last one."""
-    (weight,) = cast.all_input_nodes
+def add_input(gm: fx.GraphModule, kept: KeptCast, value: torch.Tensor, last: fx.Node) -> fx.Node:
+    """Add an input for the cast of a weight behind the last one, and return it.
+
+    Args:
+        gm: a lowered graph from Dynamo. Edited in place.
+        kept: the cast.
+        value: a fake tensor for it, in the layout of the weight.
+        last: the last input that there is.
+    """
+    weight = placeholders(gm)[kept.position]
     dtype = str(kept.dtype).removeprefix("torch.")
     with gm.graph.inserting_after(last):
         added = gm.graph.placeholder(f"{weight.target}_{dtype}")
     setattr(added, SOURCE, None)
     # CUDA graphs may rely on its address, as on those of weights: the store renews casts in place.
     added.meta["tensor_dict"] = {_STATIC_INPUT: "unguarded"}
-    value = value_of(cast).detach()
+    value = value.detach()
     assert isinstance(kept.layout, torch.memory_format)
     preserved = kept.layout is torch.preserve_format
     set_value(added, value if preserved else value.to(memory_format=kept.layout))

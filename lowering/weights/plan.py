@@ -45,6 +45,11 @@ class WeightPlan:
         inputs = placeholders(gm)
         return inputs[len(inputs) - len(self.kept) :]
 
+    def positions_of_kept(self, gm: fx.GraphModule) -> dict[tuple[int, torch.dtype], int]:
+        """Return the position of the input for each kept cast, by the position of the weight and the dtype."""
+        first = len(placeholders(gm)) - len(self.kept)
+        return {(kept.position, kept.dtype): first + number for number, kept in enumerate(self.kept)}
+
     def kept_values(self, gm: fx.GraphModule) -> list[Any]:
         """List what stands for the kept casts while the graph is compiled."""
         return list(map(value_of, self.kept_inputs(gm)))
@@ -84,11 +89,17 @@ def differentiates_inside(gm: fx.GraphModule) -> bool:
 
     It, or a graph that it calls, then turns the grad mode on or enters levels of ``torch.func``.
     """
-    return any(
+    return enters_levels(gm) or any(
         (node.target in GRAD_MODE_CALLS and node.args[0] is not False)
-        or is_level_call(node)
         or any(differentiates_inside(module) for _, module in subgraphs_of(node))
         for node in gm.graph.nodes
+    )
+
+
+def enters_levels(gm: fx.GraphModule) -> bool:
+    """Tell whether a graph, or one that it calls, enters levels of ``torch.func``."""
+    return any(
+        is_level_call(node) or any(enters_levels(module) for _, module in subgraphs_of(node)) for node in gm.graph.nodes
     )
 
 

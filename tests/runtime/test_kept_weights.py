@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import weakref
+from typing import Any
 
 import pytest
 import torch
@@ -93,11 +94,13 @@ def test_tensors_are_watched_while_casts_are_kept(kind, model, x, device):
 def test_a_watch_of_somebody_else_stays(model, x, monkeypatch):
     seen = []
 
+    stock: Any = torch.Tensor.data
+
     def read(tensor):
         seen.append(tensor)
-        return torch._C.TensorBase.data.__get__(tensor)
+        return stock.__get__(tensor)
 
-    monkeypatch.setattr(torch.Tensor, "data", property(read, torch._C.TensorBase.data.__set__), raising=False)
+    monkeypatch.setattr(torch.Tensor, "data", property(read, stock.__set__), raising=False)
     theirs = vars(torch.Tensor)["data"]
     compiled(model)(x)
     model[0].weight.data.mul_(2)
@@ -264,7 +267,7 @@ def test_buffers_and_plain_tensors_are_not_kept(x):
         def forward(self, x):
             return x @ self.matrix
 
-    model = Buffered().to(x.device)
+    model: Any = Buffered().to(x.device)
     program = compiled(model)
     program(x)
     with xpu_amp_dynamo.autocast(x.device.type):

@@ -83,7 +83,7 @@ COLLECTIVES = {
 
 def coalesced(tensor):
     group = dist.distributed_c10d._get_default_group()
-    dist._broadcast_coalesced(group, [tensor], 1 << 20, 0)
+    dist._broadcast_coalesced(group, [tensor], 1 << 20, 0)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("alias_of", ALIASES.values(), ids=ALIASES)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch._inductor.config
+from torch import fx
 
 from xpu_amp_dynamo.errors import InvalidOptionError
 from xpu_amp_dynamo.inductor.settings import ROUNDING_SETTING
-from xpu_amp_dynamo.lowering.pipeline import COMPILED, JOINT, ROUNDING_LESS, without
+from xpu_amp_dynamo.lowering.pipeline import COMPILED, ROUNDING_LESS, joint_passes, without
 
 JOINT_SETTING = "joint_custom_post_pass"
 POST_GRAD_SETTING = "post_grad_custom_post_pass"
@@ -21,7 +22,10 @@ MIXED_SIZES_SETTING = "combo_kernel_allow_mixed_sizes"
 def inductor_compiler(
     mode: str | None, patches: Mapping[str, Any], *, exact: bool, skip: Collection[str] = ()
 ) -> Callable[..., Any]:
-    """Return what ``torch.compile`` itself builds for its default backend, so that mode and settings mean the same.
+    """Return what compiles a graph as ``torch.compile`` itself does, so that mode and settings mean the same.
+
+    What is returned takes the graph, its example inputs, and which casts of weights the graph that AOTAutograd makes of
+    it is to read from inputs: see ``joint_passes``.
 
     Args:
         mode: a mode of ``torch.compile``, None for the default one.
@@ -41,9 +45,15 @@ def inductor_compiler(
     settings = {MIXED_SIZES_SETTING: 2, **({ROUNDING_SETTING: True} if exact else {}), **patches}
     settings[SCHEDULER_SETTING] = SchedulePass(before=_passes_of_the_user(SCHEDULER_SETTING, patches))
     left_out = {*skip, *(ROUNDING_LESS if exact else ())}
-    for name, passes in ((JOINT_SETTING, JOINT), (POST_GRAD_SETTING, COMPILED)):
-        settings[name] = CastPasses(without(passes, left_out), before=_passes_of_the_user(name, patches))
-    return torch._TorchCompileInductorWrapper(mode, settings, None)
+
+    def compile_graph(
+        gm: fx.GraphModule, example_inputs: Sequence[Any], kept: Mapping[tuple[int, torch.dtype], int]
+    ) -> Callable[..., Any]:
+        for name, passes in ((JOINT_SETTING, joint_passes(kept)), (POST_GRAD_SETTING, COMPILED)):
+            settings[name] = CastPasses(without(passes, left_out), before=_passes_of_the_user(name, patches))
+        return torch._TorchCompileInductorWrapper(mode, settings, None)(gm, example_inputs)
+
+    return compile_graph
 
 
 def _passes_of_the_user(name: str, patches: Mapping[str, Any]) -> list[Any]:

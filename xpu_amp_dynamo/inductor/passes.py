@@ -61,7 +61,7 @@ class CastPasses(CustomGraphPass):
         A function of the user has no name that tells what it does: it gets one that never comes again, so that no
         code compiled with another function is found.
         """
-        names = (run.__name__ for run in self._passes)
+        names = (f"{run.__name__}{getattr(run, 'keywords', '')}" for run in self._passes)
         return hash_of_sources(), *names, *self._names_before
 
 

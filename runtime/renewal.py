@@ -1,0 +1,27 @@
+"""Brings casts up to date in the memory that they have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from xpu_amp_dynamo.compat.storages import is_lone
+from xpu_amp_dynamo.compat.tensors import is_referenced_once
+
+
+def is_renewable(cast: torch.Tensor, weight: torch.Tensor) -> bool:
+    """Tell whether a cast may be written to: it has the form of the weight, and no graph of autograd saved it."""
+    same_form = cast.shape == weight.shape and cast.device == weight.device
+    return same_form and is_lone(cast) and is_referenced_once(cast)
+
+
+def renew(casts: Sequence[torch.Tensor], weights: Sequence[torch.Tensor]) -> None:
+    """Cast weights into casts that there are: in one kernel where there are several, as far as devices have one.
+
+    Args:
+        casts: renewable ones, of one device and dtype.
+        weights: their weights.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        torch._foreach_copy_(list(casts), list(weights))
