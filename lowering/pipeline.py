@@ -42,6 +42,7 @@ from xpu_amp_dynamo.lowering.run_passes import PassRun, run_passes
 from xpu_amp_dynamo.lowering.weights.add_kept_inputs import add_kept_inputs
 from xpu_amp_dynamo.lowering.weights.cast_before_views import cast_before_views
 from xpu_amp_dynamo.lowering.weights.copy_graph import copy_graph
+from xpu_amp_dynamo.lowering.weights.lay_out_convolutions import lay_out_convolution_weights
 from xpu_amp_dynamo.lowering.weights.lift_casts import lift_weight_casts
 from xpu_amp_dynamo.lowering.weights.pack_linear import pack_linear_weights
 from xpu_amp_dynamo.lowering.weights.plan import WeightPlan, differentiates_inside, enters_levels, weights_of
@@ -68,6 +69,7 @@ CAPTURED: tuple[Callable[[fx.GraphModule, LoweringContext], bool], ...] = (
 KEPT_WEIGHTS: tuple[Callable[[fx.GraphModule, WeightPlan], bool], ...] = (
     cast_before_views,
     lift_weight_casts,
+    lay_out_convolution_weights,
     pack_linear_weights,
 )
 # The same for a graph with a backward.
@@ -95,7 +97,8 @@ COMPILED: tuple[AtenPass, ...] = (
 
 # What rounds less often than eager code does.
 ROUNDING_LESS = frozenset((narrow_operands.__name__, widen_results.__name__))
-# What works on products that Inductor compiles.
+# What lays weights out for code that Inductor compiles, and what of it is for products that may round otherwise.
+LAYING_OUT = frozenset((lay_out_convolution_weights.__name__, pack_linear_weights.__name__))
 PACKING = frozenset((pack_linear_weights.__name__,))
 # Without these no graph can be lowered.
 NEEDED = (inline_regions, record_values, erase_regions, lower_subgraphs, insert_casts, restore_output_dtypes)

@@ -21,7 +21,7 @@ from xpu_amp_dynamo.lowering import keep_weights, lower_graph
 from xpu_amp_dynamo.lowering.captured.find_regions import captured_in_region
 from xpu_amp_dynamo.lowering.graph.autocast_state import AutocastState
 from xpu_amp_dynamo.lowering.graph.values import value_of
-from xpu_amp_dynamo.lowering.pipeline import PACKING
+from xpu_amp_dynamo.lowering.pipeline import LAYING_OUT, PACKING
 from xpu_amp_dynamo.lowering.report import publish_report
 from xpu_amp_dynamo.lowering.weights.copy_graph import copy_without_values
 from xpu_amp_dynamo.lowering.weights.plan import WeightPlan, written_weights
@@ -150,9 +150,10 @@ def _inner_backend(options: BackendOptions, mode: str | None) -> CompiledFunctio
 
 
 def _skipped_over_weights(options: BackendOptions) -> set[str]:
-    """Return the passes over weights to leave out: only Inductor's products read packed ones, and round otherwise."""
-    packs = options.inner_backend == "inductor" and options.precision == "fast"
-    return {*options.skip_passes, *(() if packs else PACKING)}
+    """Return the passes over weights to leave out: only Inductor takes other layouts, and packed weights round less."""
+    if options.inner_backend != "inductor":
+        return {*options.skip_passes, *LAYING_OUT}
+    return {*options.skip_passes, *(PACKING if options.precision == "exact" else ())}
 
 
 def _has_backward(example_inputs: Sequence[Any]) -> bool:

@@ -15,17 +15,11 @@ import torch
 from torch import fx
 
 from xpu_amp_dynamo.lowering.graph.casting import is_inserted_cast
-from xpu_amp_dynamo.lowering.graph.node_kind import op_name_of
 from xpu_amp_dynamo.lowering.graph.values import set_value, value_of
 from xpu_amp_dynamo.lowering.weights.plan import SOURCE, KeptCast, WeightPlan, placeholders
 
 # What AOTAutograd looks for on Dynamo's graphs, as it does for SOURCE, torch 2.13.0.
 _STATIC_INPUT = "_dynamo_static_input_type"
-# Inductor, torch 2.13.0, copies the weights of these into that layout in every call, on the CPU and on XPUs.
-CHANNELS_LAST_OF: dict[tuple[str | None, int], torch.memory_format] = {
-    ("conv2d", 4): torch.channels_last,
-    ("conv3d", 5): torch.channels_last_3d,
-}
 
 
 def lift_weight_casts(gm: fx.GraphModule, plan: WeightPlan) -> bool:
@@ -52,7 +46,7 @@ def _casts_of(weights: Mapping[fx.Node, int]) -> dict[KeptCast, list[fx.Node]]:
     found: dict[KeptCast, list[fx.Node]] = {}
     for weight, position in weights.items():
         for cast in filter(is_inserted_cast, weight.users):
-            found.setdefault(KeptCast(position, value_of(cast).dtype, _memory_format(cast)), []).append(cast)
+            found.setdefault(KeptCast(position, value_of(cast).dtype, torch.preserve_format), []).append(cast)
     return found
 
 
@@ -72,16 +66,5 @@ def add_input(gm: fx.GraphModule, kept: KeptCast, value: torch.Tensor, last: fx.
     setattr(added, SOURCE, None)
     # CUDA graphs may rely on its address, as on those of weights: the store renews casts in place.
     added.meta["tensor_dict"] = {_STATIC_INPUT: "unguarded"}
-    value = value.detach()
-    assert isinstance(kept.layout, torch.memory_format)
-    preserved = kept.layout is torch.preserve_format
-    set_value(added, value if preserved else value.to(memory_format=kept.layout))
+    set_value(added, value.detach())
     return added
-
-
-def _memory_format(cast: fx.Node) -> torch.memory_format:
-    """Return the layout to keep a weight in: where oneDNN convolves, Inductor wants the weights channels-last."""
-    value = value_of(cast)
-    formats = {CHANNELS_LAST_OF.get((op_name_of(user), value.dim()), torch.preserve_format) for user in cast.users}
-    onednn = value.device.type == "xpu" or (value.device.type == "cpu" and torch.backends.mkldnn.is_available())
-    return formats.pop() if onednn and len(formats) == 1 else torch.preserve_format

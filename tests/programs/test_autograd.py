@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 import xpu_amp_dynamo
 from tests.support.comparison import (
+    INDUCTOR_BOUND,
     assert_compiled_equals_eager,
     assert_same,
     compile_program,
@@ -68,7 +69,8 @@ def test_checkpointing_around_compiled_code(inner_backend, use_reentrant):
     expected = outcome_of(program(model), [X], model.parameters())
     compiled = compile_program(model, inner_backend)
     actual = outcome_of(program(compiled), [X], model.parameters())
-    assert_same(actual, expected, exact=inner_backend != "inductor")
+    # Inductor's layer norm keeps its statistics in the lower precision on the CPU, which PyTorch's kernel does not.
+    assert_same(actual, expected, exact=inner_backend != "inductor", bound=2 * INDUCTOR_BOUND)
     assert actual[0].dtype is BFLOAT16
 
 

@@ -38,7 +38,15 @@ def lines(report):
 
 def test_kernels_of_a_linear_layer():
     model = torch.nn.Linear(64, 32)
-    report = xpu_amp_dynamo.xpu_kernels(model, torch.randn(8, 64), beside=["stock autocast", "float32"])
+    x, recast = torch.randn(8, 64), {"weights": "recast"}
+    assert_expected_inline(
+        lines(xpu_amp_dynamo.xpu_kernels(model, x)),
+        """\
+triton: _to_copy float32->bfloat16 2048+1024 cast
+aten.addmm.out: addmm+_to_copy bfloat16->bfloat16 5184+512
+triton: _to_copy bfloat16->float32 512+1024 cast""",
+    )
+    report = xpu_amp_dynamo.xpu_kernels(model, x, beside=["stock autocast", "float32"], options=recast)
     assert_expected_inline(
         lines(report),
         """\
@@ -62,8 +70,8 @@ def test_kernels_of_a_normalised_layer_and_its_backward():
     assert_expected_inline(
         lines(report.of_graphs("forward")),
         """\
-triton: _foreach_copy float32->bfloat16 5760+2880 cast
-aten.addmm.out: addmm bfloat16->bfloat16 2880+768
+triton: _to_copy float32->bfloat16 1536+768 cast
+aten.addmm.out: addmm+_to_copy bfloat16->bfloat16 2880+768
 triton: native_layer_norm+_to_copy+silu bfloat16/float32->float32 1024+1632""",
     )
     assert_expected_inline(
@@ -80,11 +88,11 @@ def test_kernels_of_attention():
     assert_expected_inline(
         lines(xpu_amp_dynamo.xpu_kernels(*build("causal_attention"))),
         """\
-triton: _foreach_copy float32->bfloat16 18304+9152 cast
-aten.addmm.out: addmm bfloat16->bfloat16 7104+2304
+triton: _to_copy float32->bfloat16 1536+768 cast
+aten.addmm.out: addmm+_to_copy bfloat16->bfloat16 7104+2304
 aten._scaled_dot_product_fused_attention_overrideable.default: _scaled_dot_product_fused_attention_overrideable bfloat16->bfloat16 2304+768
-aten.mm.out: addmm bfloat16->bfloat16 2816+768
-triton: _to_copy+addmm float32/bfloat16->float32 896+1536""",
+aten.addmm.out: addmm bfloat16->bfloat16 2880+768
+triton: _to_copy bfloat16->float32 768+1536 cast""",
     )
 
 
@@ -93,7 +101,8 @@ PRODUCTS = ("aten.mm.out", "aten.addmm.out", "aten.convolution.default")
 
 @pytest.mark.parametrize("name", ["mlp", "unet", "classifier"])
 def test_both_ways_of_autocast_are_counted_in_one_run(name):
-    report = xpu_amp_dynamo.xpu_kernels(*build(name), train=True, beside=["stock autocast", "float32"])
+    ways, recast = ["stock autocast", "float32"], {"weights": "recast"}
+    report = xpu_amp_dynamo.xpu_kernels(*build(name), train=True, beside=ways, options=recast)
     stock, float32 = report.beside["stock autocast"], report.beside["float32"]
     assert report.way == "xpu_amp"
     assert float32.cast_launches == 0
@@ -260,7 +269,8 @@ def test_inside_a_region_outputs_stay_in_lower_precision():
 def test_weights_of_all_shapes_share_a_kernel():
     layers = [torch.nn.Conv2d(a, b, size, bias=False) for a, b, size in ((3, 8, 3), (8, 4, 5), (4, 8, 1), (8, 8, 3))]
     image = torch.randn(1, 3, 16, 16)
-    report = xpu_amp_dynamo.xpu_kernels(torch.nn.Sequential(*layers), image, region=True, beside=["stock autocast"])
+    model, options = torch.nn.Sequential(*layers), {"weights": "recast"}
+    report = xpu_amp_dynamo.xpu_kernels(model, image, region=True, beside=["stock autocast"], options=options)
     # One for those whose layout the convolutions change, one for that of size 1, which has none to change.
     shared = 2 if library_calls.LAYOUTS_SHARE_KERNELS else len(layers) + 1
     assert report.cast_launches == shared

@@ -104,7 +104,9 @@ def assert_compiled_equals_eager(
     return expected
 
 
-def assert_same(actual: Sequence[Any], expected: Sequence[Any], exact: bool = True) -> None:
+def assert_same(
+    actual: Sequence[Any], expected: Sequence[Any], exact: bool = True, bound: float = INDUCTOR_BOUND
+) -> None:
     """Check that two outcomes have the same dtypes and, if exact, the same bits, else nearly the same values."""
     assert len(actual) == len(expected) > 0
     for one, other in zip(actual, expected, strict=True):
@@ -114,7 +116,7 @@ def assert_same(actual: Sequence[Any], expected: Sequence[Any], exact: bool = Tr
             torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
         else:
             assert one.dtype is other.dtype
-            assert relative_error(one, other) <= INDUCTOR_BOUND
+            assert relative_error(one, other) <= bound
 
 
 def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
