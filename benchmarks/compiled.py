@@ -56,7 +56,11 @@ OURS: dict[str, Any] = {"backend": "xpu_amp"}
 FROZEN: dict[str, Any] = {**STOCK, "options": {"freezing": True}}
 PEERS = ("stock autocast", "stock, frozen", "float32")
 PROGRAMS: dict[str, dict[str, dict[str, Any]]] = {
-    "inference": {"xpu_amp": OURS, "stock autocast": STOCK, "float32": STOCK},
+    "inference": {
+        "xpu_amp": {**OURS, "options": {"weights": "recast"}},
+        "stock autocast": STOCK,
+        "float32": STOCK,
+    },
     "inference, cached weights": {
         "xpu_amp": {**OURS, "options": {"weights": "cached"}},
         "stock autocast": STOCK,

@@ -47,7 +47,8 @@ CACHED = "inference, cached weights"
 PROGRAMS = {
     "inference": Program({"weights": "recast"}, False, (OURS, STOCK, FLOAT32)),
     CACHED: Program({"weights": "cached"}, False, (OURS, STOCK, FLOAT32, FROZEN)),
-    "training": Program({}, True, (OURS, STOCK, FLOAT32)),
+    # A step on its own, its casts in it; `accumulation` counts steps of several micro-batches.
+    "training": Program({"weights": "recast"}, True, (OURS, STOCK, FLOAT32)),
 }
 
 

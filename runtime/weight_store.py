@@ -203,7 +203,8 @@ class WeightStore:
 
     @hide_from_dynamo
     def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        self.notice_writes(weight for group in optimizer.param_groups for weight in group["params"])
+        weights = (weight for group in optimizer.param_groups for weight in group["params"])
+        self.notice_writes(weight for weight in weights if self.kept(weight) is not None)
 
     @hide_from_dynamo
     def _on_data(self, tensor: torch.Tensor) -> None:

@@ -122,8 +122,8 @@ class BackendOptions(LoweringOptions):
         inductor: patches of ``torch._inductor.config`` for this compilation.
         precision: ``"fast"`` lets Inductor keep more bits between the ops it fuses, ``"exact"`` rounds there as
             eager code does.
-        weights: ``"cached"`` keeps the casts of parameters between calls of graphs without a backward until a parameter
-            changes, see :func:`refresh_weights`; ``"recast"`` casts them at every call.
+        weights: ``"cached"`` keeps the casts of parameters between calls until a parameter changes, see
+            :func:`refresh_weights`; ``"recast"`` casts them at every call.
 
     Raises:
         InvalidOptionError: a value is outside its legal set.

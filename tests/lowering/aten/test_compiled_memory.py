@@ -127,6 +127,6 @@ def test_a_pass_that_breaks_a_promise_stops_the_compilation(monkeypatch):
         output.args = ((first,) * len(output.args[0]),)
         return True
 
-    monkeypatch.setattr("xpu_amp_dynamo.inductor.compiler.JOINT", (*pipeline.JOINT, share))
+    monkeypatch.setattr("xpu_amp_dynamo.lowering.pipeline.JOINT", (*pipeline.JOINT, share))
     with pytest.raises(Exception, match=r"after share, .* shares other memory than before"):
         torch.compile(lambda x: (x.exp(), x.sin()), backend="xpu_amp")(torch.randn(3))
