@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from xpu_amp_dynamo.compat.storages import is_lone
-from xpu_amp_dynamo.compat.tensors import is_referenced_once
+from xpu_amp_dynamo.compat.tensors import copy_together, is_referenced_once
 
 
 def is_renewable(cast: torch.Tensor, weight: torch.Tensor) -> bool:
@@ -24,4 +24,4 @@ def renew(casts: Sequence[torch.Tensor], weights: Sequence[torch.Tensor]) -> Non
         weights: their weights.
     """
     with torch.inference_mode(False), torch.no_grad():
-        torch._foreach_copy_(list(casts), list(weights))
+        copy_together(casts, weights)

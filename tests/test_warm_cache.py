@@ -37,7 +37,7 @@ for program, options in zip(sys.argv[2::2], sys.argv[3::2]):
 SERVED = [
     ("infer", "{}"),
     ("infer", "{'precision': 'exact'}"),
-    ("infer", "{'weights': 'cached'}"),
+    ("infer", "{'weights': 'recast'}"),
     ("infer", "{'dtype': torch.float16, 'policy': Policy.named('xpu').with_ops(float32=['softmax'])}"),
     ("train", "{}"),
 ]

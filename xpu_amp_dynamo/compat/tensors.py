@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch._prims_common import is_contiguous_or_false, is_non_overlapping_and_dense_or_false
@@ -25,6 +25,11 @@ def is_tracked_view(tensor: torch.Tensor) -> bool:
 def is_referenced_once(tensor: torch.Tensor) -> bool:
     """Tell whether nothing in PyTorch, such as a graph of autograd that saved it, holds a tensor besides Python."""
     return tensor._use_count() == 1  # type: ignore[attr-defined]
+
+
+def copy_together(targets: Sequence[torch.Tensor], sources: Sequence[torch.Tensor]) -> None:
+    """Copy tensors into others, in one kernel where the device has one for many."""
+    torch._foreach_copy_(list(targets), list(sources))
 
 
 def storage_address(tensor: torch.Tensor) -> int:
