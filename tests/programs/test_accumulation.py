@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 import xpu_amp_dynamo
 from xpu_amp_dynamo.lowering.run_passes import record_passes
-from xpu_amp_dynamo.runtime import weight_store
+from xpu_amp_dynamo.runtime import renewal, weight_store
 from xpu_amp_dynamo.runtime.weight_store import WEIGHTS
 
 WIDTH, BATCHES, STEPS = 16, 3, 2
@@ -86,11 +86,10 @@ def train(model, **options):
 def renewals(monkeypatch):
     """Collect the weights that are cast, each time."""
     written = []
-    renew = weight_store.renew
 
     def collect(casts, weights):
         written.extend(weights)
-        renew(casts, weights)
+        renewal.renew(casts, weights)
 
     def cast(weight, dtype, layout):
         written.append(weight)
