@@ -80,9 +80,8 @@ STORED_WEIGHTS: tuple[Callable[[fx.GraphModule, WeightPlan], bool], ...] = (
 )
 # Moment 3: ATen graphs inside Inductor. The joint graph comes first, so that the split into forward and backward weighs
 # what is saved in the dtype that it has then. Concatenations leave casts of their members, which the next two fold and
-# share; products come last: what was folded is widened from fewer values.
-# Before the others, where the caller keeps casts of weights: the pass is told which.
-READ_KEPT_CASTS = read_kept_casts
+# share; products come last: what was folded is widened from fewer values. Where the caller keeps casts of weights,
+# ``joint_passes`` puts ``read_kept_casts`` before them all.
 JOINT: tuple[AtenPass, ...] = (
     narrow_concatenations,
     fold_casts,
@@ -216,8 +215,8 @@ def joint_passes(kept: Mapping[tuple[int, torch.dtype], int]) -> tuple[AtenPass,
     """
     if not kept:
         return JOINT
-    read: Any = partial(READ_KEPT_CASTS, kept=kept)
-    read.__name__ = READ_KEPT_CASTS.__name__
+    read: Any = partial(read_kept_casts, kept=kept)
+    read.__name__ = read_kept_casts.__name__
     return read, *JOINT
 
 

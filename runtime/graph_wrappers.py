@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -55,7 +55,7 @@ def _say_what_is_kept() -> None:
     )
 
 
-def telling_of_writes(compiled: CompiledFunction, written: Sequence[int]) -> CompiledFunction:
+def telling_of_writes(compiled: CompiledFunction, written: Collection[int]) -> CompiledFunction:
     """Return a compiled function after which the store knows that weights changed.
 
     Args:

@@ -17,7 +17,7 @@ Layout = torch.memory_format | torch.layout
 State = tuple[object, int, StorageWeakRef]
 
 
-class KeptCast(NamedTuple):
+class StoredCast(NamedTuple):
     """A cast, and the state of its weight when it was made; None if that cannot tell of later changes."""
 
     tensor: torch.Tensor
@@ -39,7 +39,7 @@ class KeptWeight:
     def __init__(self, weight: torch.Tensor, on_death: Callable[[weakref.ref[torch.Tensor]], None]) -> None:
         self.reference = weakref.ref(weight, on_death)
         self.identity = id(weight)
-        self.casts: dict[tuple[torch.dtype, Layout], KeptCast] = {}
+        self.casts: dict[tuple[torch.dtype, Layout], StoredCast] = {}
         self._storage = reference_to_storage(weight)
         # Replaced, not counted up: two threads that notice changes at once must not make one of them.
         self._change = object()
@@ -64,11 +64,11 @@ class KeptWeight:
         self._storage = reference_to_storage(weight)
         return self.state(weight)
 
-    def up_to_date(self, weight: torch.Tensor, dtype: torch.dtype, layout: Layout) -> KeptCast | None:
+    def up_to_date(self, weight: torch.Tensor, dtype: torch.dtype, layout: Layout) -> StoredCast | None:
         """Return the cast of the weight as it is now, None if there is none."""
         cast = self.casts.get((dtype, layout))
         return None if cast is None or cast.state is None or cast.state != self.state(weight) else cast
 
     def keep(self, cast: torch.Tensor, state: State | None) -> None:
         """Keep a cast in the weight's own layout, with the state of the weight from before it was made."""
-        self.casts[cast.dtype, torch.preserve_format] = KeptCast(cast, state)
+        self.casts[cast.dtype, torch.preserve_format] = StoredCast(cast, state)

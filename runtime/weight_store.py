@@ -17,9 +17,10 @@ from xpu_amp_dynamo.compat.storages import address_of_storage
 from xpu_amp_dynamo.compat.tensor_watch import watch_tensors
 from xpu_amp_dynamo.ops.packed_linear import pack, packed_weight_of
 from xpu_amp_dynamo.runtime.hide_from_dynamo import hide_from_dynamo
-from xpu_amp_dynamo.runtime.kept_weight import KeptCast, KeptWeight, Layout, State
+from xpu_amp_dynamo.runtime.kept_weight import KeptWeight, Layout, State, StoredCast
 from xpu_amp_dynamo.runtime.renewal import is_renewable, renew
 
+_Wanted = tuple[torch.Tensor, torch.dtype, Layout]
 Casting = Callable[[torch.Tensor, torch.dtype, Layout], torch.Tensor]
 
 
@@ -72,23 +73,24 @@ class WeightStore:
         found = self._weights.get(id(weight))
         return found if found is not None and found.reference() is weight else None
 
-    def cast(self, weight: torch.Tensor, dtype: torch.dtype, layout: Layout = torch.preserve_format) -> KeptCast:
+    def cast(self, weight: torch.Tensor, dtype: torch.dtype, layout: Layout = torch.preserve_format) -> StoredCast:
         """Return a weight in a dtype and layout, cast now if the kept one is missing or stale."""
-        return self.find(weight, dtype, layout) or self._renewed(weight, dtype, layout)
+        return self.find(weight, dtype, layout) or self._renew([(weight, dtype, layout)])[0]
 
-    def casts(self, wanted: Sequence[tuple[torch.Tensor, torch.dtype, Layout]]) -> list[KeptCast]:
+    def casts(self, wanted: Sequence[_Wanted]) -> list[StoredCast]:
         """Return weights in dtypes and layouts, as :meth:`cast`; those that went stale are made again together."""
-        stale = [each for each in wanted if self.find(*each) is None]
-        if len(stale) > 1:
-            self._renew_together(stale)
-        return [self.cast(*each) for each in wanted]
+        keys = [(id(weight), dtype, layout) for weight, dtype, layout in wanted]
+        found = {key: self.find(*each) for key, each in zip(keys, wanted, strict=True)}
+        stale = {key: each for key, each in zip(keys, wanted, strict=True) if found[key] is None}
+        renewed = dict(zip(stale, self._renew(list(stale.values())), strict=True)) if stale else {}
+        return [found[key] or renewed[key] for key in keys]
 
-    def find(self, weight: torch.Tensor, dtype: torch.dtype, layout: Layout = torch.preserve_format) -> KeptCast | None:
+    def find(
+        self, weight: torch.Tensor, dtype: torch.dtype, layout: Layout = torch.preserve_format
+    ) -> StoredCast | None:
         """Return the kept cast of a weight, None if it is missing or stale."""
-        kept = self._weights.get(id(weight))
-        if kept is None or kept.reference() is not weight:
-            return None
-        return kept.up_to_date(weight, dtype, layout)
+        kept = self.kept(weight)
+        return None if kept is None else kept.up_to_date(weight, dtype, layout)
 
     def observe(self, weight: torch.Tensor) -> tuple[KeptWeight, State | None]:
         """Return what is known of a weight, from now on, and the state that it is in."""
@@ -137,38 +139,29 @@ class WeightStore:
             return list(self._weights.values())
         return [kept for kept in map(self.kept, weights) if kept is not None]
 
-    def _renewed(self, weight: torch.Tensor, dtype: torch.dtype, layout: Layout) -> KeptCast:
-        """Bring a cast up to date, in place if the weight still has its form and nobody else holds the cast.
+    def _renew(self, stale: Sequence[_Wanted]) -> list[StoredCast]:
+        """Bring casts up to date, in place where the weight still has its form and nobody else holds the cast.
 
-        The state is that before the cast: what another thread writes meanwhile makes the cast stale again.
+        Those of one device and dtype are written together: a kernel each would take longer than it runs. The state of a
+        weight is that before the cast: what another thread writes meanwhile makes the cast stale again.
         """
         with self._lock:
-            kept, state = self.observe(weight)
-            cast = kept.casts.get((dtype, layout))
-            if cast is not None and is_renewable(cast.tensor, weight):
-                renew([cast.tensor], [weight])
-                cast = KeptCast(cast.tensor, state)
-            else:
-                cast = KeptCast(self._casting(weight, dtype, layout), state)
-            kept.casts[dtype, layout] = cast
-            return cast
-
-    def _renew_together(self, stale: Iterable[tuple[torch.Tensor, torch.dtype, Layout]]) -> None:
-        """Bring those casts up to date that can be in place: a kernel each would take longer than it runs."""
-        with self._lock:
-            groups: dict[tuple[torch.device, torch.dtype], list[tuple[torch.Tensor, torch.Tensor]]] = {}
-            renewed: list[tuple[KeptWeight, Layout, KeptCast]] = []
+            renewed: list[tuple[KeptWeight, StoredCast]] = []
+            in_place: dict[tuple[torch.device, torch.dtype], list[tuple[torch.Tensor, torch.Tensor]]] = {}
             for weight, dtype, layout in stale:
-                kept = self.kept(weight)
-                cast = kept.casts.get((dtype, layout)) if kept is not None else None
-                if kept is not None and cast is not None and is_renewable(cast.tensor, weight):
-                    _, state = self.observe(weight)
-                    renewed.append((kept, layout, KeptCast(cast.tensor, state)))
-                    groups.setdefault((weight.device, dtype), []).append((cast.tensor, weight))
-            for pairs in groups.values():
+                kept, state = self.observe(weight)
+                before = kept.casts.get((dtype, layout))
+                if before is not None and is_renewable(before.tensor, weight):
+                    tensor = before.tensor
+                    in_place.setdefault((weight.device, dtype), []).append((tensor, weight))
+                else:
+                    tensor = self._casting(weight, dtype, layout)
+                renewed.append((kept, StoredCast(tensor, state)))
+            for pairs in in_place.values():
                 renew(*zip(*pairs, strict=True))
-            for kept, layout, cast in renewed:
-                kept.casts[cast.tensor.dtype, layout] = cast
+            for (_, dtype, layout), (kept, cast) in zip(stale, renewed, strict=True):
+                kept.casts[dtype, layout] = cast
+            return [cast for _, cast in renewed]
 
     @hide_from_dynamo
     def _drop(self, identity: int, reference: weakref.ref[torch.Tensor]) -> None:
@@ -197,7 +190,7 @@ class WeightStore:
         if not self._stop_watching:
             self._stop_watching = [
                 register_optimizer_step_post_hook(self._after_step).remove,
-                watch_collectives(self._on_collective),
+                watch_collectives(self.notice_writes),
                 watch_tensors(self._on_data, self._on_swap),
             ]
 
@@ -206,13 +199,8 @@ class WeightStore:
         weights = (weight for group in optimizer.param_groups for weight in group["params"])
         self.notice_writes(weight for weight in weights if self.kept(weight) is not None)
 
-    @hide_from_dynamo
     def _on_data(self, tensor: torch.Tensor) -> None:
         self.notice_writes([tensor])
-
-    @hide_from_dynamo
-    def _on_collective(self, tensors: Iterable[torch.Tensor]) -> None:
-        self.notice_writes(tensors)
 
     def _on_swap(self, weight: torch.Tensor) -> None:
         self.release([weight])

@@ -10,13 +10,7 @@ from torch import fx
 from xpu_amp_dynamo.lowering.graph.context import LoweringContext
 from xpu_amp_dynamo.lowering.graph.node_kind import arguments_in_order, op_name_of
 from xpu_amp_dynamo.lowering.graph.values import value_of
-from xpu_amp_dynamo.policy.cast_rule import (
-    BY_INPUTS,
-    Category,
-    argument_dtypes,
-    takes_float32_parameters,
-    wanted_dtype,
-)
+from xpu_amp_dynamo.policy.cast_rule import BY_INPUTS, Category
 
 
 def wanted_dtype_of(node: fx.Node, category: Category | None, context: LoweringContext) -> torch.dtype | None:
@@ -27,12 +21,8 @@ def wanted_dtype_of(node: fx.Node, category: Category | None, context: LoweringC
         category: what the policy does with it.
         context: the lowering in hand.
     """
-    lower_dtype = context.states[node].dtype
-    if category not in BY_INPUTS:
-        return wanted_dtype(category, (), lower_dtype)
-    arguments = fx.map_arg(arguments_in_order(node), _tensor_or_nothing)
-    mixes = takes_float32_parameters(str(op_name_of(node)), context.device_type)
-    return wanted_dtype(category, argument_dtypes(arguments, context.on_device), lower_dtype, takes_mixture=mixes)
+    arguments = fx.map_arg(arguments_in_order(node), _tensor_or_nothing) if category in BY_INPUTS else ()
+    return context.wanted_dtype(str(op_name_of(node)), category, arguments, context.states[node].dtype)
 
 
 def _tensor_or_nothing(node: fx.Node) -> Any:

@@ -34,13 +34,7 @@ from xpu_amp_dynamo.lowering.graph.context import LoweringContext
 from xpu_amp_dynamo.lowering.graph.fake_run import REFUSALS, call_target
 from xpu_amp_dynamo.lowering.graph.node_kind import op_name_of
 from xpu_amp_dynamo.lowering.graph.values import dtypes_in, runnable_value_of, tensors_in, value_of
-from xpu_amp_dynamo.policy.cast_rule import (
-    argument_dtypes,
-    is_eligible,
-    needs_cast,
-    takes_float32_parameters,
-    wanted_dtype,
-)
+from xpu_amp_dynamo.policy.cast_rule import is_eligible, needs_cast
 from xpu_amp_dynamo.policy.foreign_autocast import has_foreign_autocast
 from xpu_amp_dynamo.policy.op_names import is_reflected, overloads_of
 
@@ -163,9 +157,7 @@ def _listed(op: OpOverload, name: str, tracing: _Tracing, *args: Any, **kwargs: 
     context = tracing.context
     on_device = [t for t in tensors_in((args, kwargs)) if context.on_device(t)]
     category = context.policy.category(name)
-    dtypes = argument_dtypes((*args, *kwargs.values()), context.on_device)
-    mixes = takes_float32_parameters(name, context.device_type)
-    wanted = wanted_dtype(category, dtypes, tracing.state.dtype, takes_mixture=mixes)
+    wanted = context.wanted_dtype(name, category, (*args, *kwargs.values()), tracing.state.dtype)
     may_be_narrow = tracing.narrow and wanted is torch.float32
     if wanted is None or not (may_be_narrow or any(needs_cast(t, wanted) for t in on_device)):
         return NotImplemented

@@ -14,6 +14,12 @@ from xpu_amp_dynamo.compat.fake_tensors import FakeTensorMode
 from xpu_amp_dynamo.lowering.graph.autocast_state import AutocastState
 from xpu_amp_dynamo.lowering.graph.values import dtypes_in, tensor_inputs, value_of
 from xpu_amp_dynamo.lowering.report import LoweringReport
+from xpu_amp_dynamo.policy.cast_rule import (
+    Category,
+    argument_dtypes,
+    takes_float32_parameters,
+    wanted_dtype,
+)
 from xpu_amp_dynamo.policy.policy import Policy
 
 
@@ -66,6 +72,13 @@ class LoweringContext:
     def on_device(self, value: object) -> bool:
         """Tell whether a value is a tensor of the lowered device type."""
         return isinstance(value, torch.Tensor) and value.device.type == self.device_type
+
+    def wanted_dtype(
+        self, op: str, category: Category | None, arguments: Iterable[Any], lower_dtype: torch.dtype
+    ) -> torch.dtype | None:
+        """Return the dtype to which an op's arguments, in its own order, are to be cast; None if it is left alone."""
+        mixes = takes_float32_parameters(op, self.device_type)
+        return wanted_dtype(category, argument_dtypes(arguments, self.on_device), lower_dtype, takes_mixture=mixes)
 
     def holds_tensor_on_device(self, node: fx.Node) -> bool:
         """Tell whether a node's value is a tensor of the lowered device type."""

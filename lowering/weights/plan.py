@@ -66,22 +66,22 @@ def weights_of(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> dict[fx.Nod
         Without those that the graph writes to, and those that ``fully_shard`` gathers anew for each call, unseen by
         version counters.
     """
-    written = written_storages(gm.graph.nodes)
+    written = written_weights(gm, example_inputs)
     return {
         node: position
         for position, (node, value) in enumerate(zip(placeholders(gm), example_inputs, strict=True))
-        if type(value) is torch.nn.Parameter and storage_of(value_of(node)) not in written and not _is_gathered(node)
+        if type(value) is torch.nn.Parameter and position not in written and not _is_gathered(node)
     }
 
 
-def written_weights(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> list[int]:
+def written_weights(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> set[int]:
     """Return the positions of the parameters among a graph's inputs that it writes to, be it through ``.data``."""
     written = written_storages(gm.graph.nodes)
-    return [
+    return {
         position
         for position, (node, value) in enumerate(zip(placeholders(gm), example_inputs, strict=True))
         if isinstance(value, torch.nn.Parameter) and storage_of(value_of(node)) in written
-    ]
+    }
 
 
 def differentiates_inside(gm: fx.GraphModule) -> bool:
