@@ -46,10 +46,11 @@ def verified_passes() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def clean_state() -> Iterator[None]:
-    """Give each test a fresh Dynamo, a fixed seed and stock autocast kernels."""
+    """Give each test a fresh Dynamo, a fixed seed, stock autocast kernels and no casts that others kept."""
     torch._dynamo.reset()
     torch.manual_seed(0)
     yield
+    xpu_amp_dynamo.release_weights()
     for device_type in AUTOCAST_KEYS:
         xpu_amp_dynamo.uninstall(device_type)
     assert not torch.is_autocast_enabled("cpu"), "the test left an autocast region open"

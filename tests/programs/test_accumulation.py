@@ -10,7 +10,6 @@ import torch._functorch.config
 import torch._inductor.config
 from torch.utils.checkpoint import checkpoint
 
-import xpu_amp_dynamo
 from xpu_amp_dynamo.lowering.run_passes import record_passes
 from xpu_amp_dynamo.runtime import renewal, weight_store
 from xpu_amp_dynamo.runtime.weight_store import WEIGHTS
@@ -21,12 +20,9 @@ WIDTH, BATCHES, STEPS = 16, 3, 2
 @pytest.fixture(autouse=True)
 def fresh():
     """Compile anew, since code from a cache runs no passes."""
-    xpu_amp_dynamo.release_weights()
     autograd_cache = torch._functorch.config.patch(enable_autograd_cache=False)
     with autograd_cache, torch._inductor.config.patch(fx_graph_cache=False):
         yield
-    torch._dynamo.reset()
-    xpu_amp_dynamo.release_weights()
 
 
 class Block(torch.nn.Module):

@@ -11,30 +11,13 @@ import pytest
 import torch
 
 import xpu_amp_dynamo
+from tests.runtime.weight_changes import expected
 from xpu_amp_dynamo import cached_weight_bytes, release_weights
 from xpu_amp_dynamo.runtime import graph_wrappers, out_of_memory
 from xpu_amp_dynamo.runtime.weight_store import WEIGHTS
 
 WIDTH = 8
-
-
-@pytest.fixture(autouse=True)
-def fresh():
-    torch._dynamo.reset()
-    gc.collect()
-    assert len(WEIGHTS) == 0
-    yield
-    torch._dynamo.reset()
-
-
-@pytest.fixture
-def model(device):
-    return torch.nn.Sequential(torch.nn.Linear(WIDTH, WIDTH), torch.nn.ReLU(), torch.nn.Linear(WIDTH, 2)).to(device)
-
-
-@pytest.fixture
-def x(device):
-    return torch.randn(3, WIDTH, device=device)
+pytestmark = pytest.mark.usefixtures("no_kept_casts")
 
 
 def compiled(model, **options):
@@ -43,13 +26,6 @@ def compiled(model, **options):
 
 def is_watched():
     return "data" in vars(torch.Tensor)
-
-
-def in_bfloat16(model, x):
-    with torch.no_grad():
-        first, second = ((layer.weight.bfloat16(), layer.bias.bfloat16()) for layer in (model[0], model[2]))
-        hidden = torch.nn.functional.linear(x.bfloat16(), *first).relu()
-        return torch.nn.functional.linear(hidden, *second).float()
 
 
 def test_the_default_keeps_casts_of_graphs_that_nothing_differentiates(model, x):
@@ -105,7 +81,7 @@ def test_a_watch_of_somebody_else_stays(model, x, monkeypatch):
     compiled(model)(x)
     model[0].weight.data.mul_(2)
     assert len(seen) == 1
-    assert torch.equal(compiled(model)(x), in_bfloat16(model, x))
+    assert torch.equal(compiled(model)(x), expected(model, x))
     release_weights()
     assert vars(torch.Tensor)["data"] is theirs
 
@@ -122,7 +98,7 @@ def test_bytes_of_a_model_and_their_release(model, x):
     release_weights(model)
     assert cast() is None
     assert [cached_weight_bytes(model), cached_weight_bytes(other)] == [0, both[1]]
-    assert torch.equal(compiled(model)(x), in_bfloat16(model, x))
+    assert torch.equal(compiled(model)(x), expected(model, x))
     assert cached_weight_bytes(model) == both[0]
     release_weights()
     assert cached_weight_bytes() == 0
@@ -161,11 +137,11 @@ def test_calls_go_on_when_memory_runs_out(model, x, device):
     program = compiled(model)
     with pytest.warns(UserWarning, match=r"no memory to keep casted weights.*'recast'"):
         first = program(x)
-    assert torch.equal(first, in_bfloat16(model, x))
+    assert torch.equal(first, expected(model, x))
     assert cached_weight_bytes() == 0
     with xpu_amp_dynamo.autocast(device):
-        assert torch.equal(model(x).float(), in_bfloat16(model, x))
-    assert torch.equal(program(x), in_bfloat16(model, x))
+        assert torch.equal(model(x).float(), expected(model, x))
+    assert torch.equal(program(x), expected(model, x))
 
 
 @torch.no_grad()
@@ -197,6 +173,12 @@ def test_micro_batches_share_the_data_of_a_cast_and_have_nodes_of_their_own(mode
     assert torch.equal(thrice, 3 * model.weight.grad)
 
 
+def assert_gradient_is_of(weight, out, x):
+    """Check that the gradient of a layer's input is what a weight gives."""
+    (gradient,) = torch.autograd.grad(out.float().sum(), x)
+    assert torch.equal(gradient, (torch.ones_like(out) @ weight).float())
+
+
 def test_a_graph_keeps_the_cast_that_it_saved_when_the_weight_changes(model, x, device):
     """Eager autocast of PyTorch saves a copy, so that a step between forward and backward changes no gradient."""
     layer, x = model[0], x.requires_grad_()
@@ -209,8 +191,7 @@ def test_a_graph_keeps_the_cast_that_it_saved_when_the_weight_changes(model, x, 
         with xpu_amp_dynamo.autocast(device):
             layer(x)
         compiled(layer)(x)
-    (gradient,) = torch.autograd.grad(out.float().sum(), x)
-    assert torch.equal(gradient, (torch.ones_like(out) @ weight).float())
+    assert_gradient_is_of(weight, out, x)
 
 
 @pytest.mark.parametrize("frozen", [False, True])
@@ -223,8 +204,7 @@ def test_frozen_weights_that_a_graph_saved_stay(frozen, model, x, device):
         layer.weight.mul_(2)
     with xpu_amp_dynamo.autocast(device):
         layer(x)
-    (gradient,) = torch.autograd.grad(out.float().sum(), x)
-    assert torch.equal(gradient, (torch.ones_like(out) @ weight).float())
+    assert_gradient_is_of(weight, out, x)
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.enable_grad])
@@ -247,7 +227,7 @@ def test_a_weight_whose_memory_somebody_holds_is_kept_once_it_is_let_go(model, x
     states = [WEIGHTS.cast(weight, torch.bfloat16).state for weight in model.parameters()]
     assert states == [None] * 4
     held[0].mul_(2)
-    assert torch.equal(program(x), in_bfloat16(model, x))
+    assert torch.equal(program(x), expected(model, x))
     held.clear()
     program(x)
     assert None not in [WEIGHTS.cast(weight, torch.bfloat16).state for weight in model.parameters()]

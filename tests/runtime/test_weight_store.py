@@ -18,25 +18,7 @@ from xpu_amp_dynamo.runtime import weight_store
 from xpu_amp_dynamo.runtime.weight_store import WEIGHTS
 
 WIDTH = 8
-
-
-@pytest.fixture(autouse=True)
-def fresh():
-    torch._dynamo.reset()
-    gc.collect()
-    assert len(WEIGHTS) == 0
-    yield
-    torch._dynamo.reset()
-
-
-@pytest.fixture
-def model(device):
-    return torch.nn.Sequential(torch.nn.Linear(WIDTH, WIDTH), torch.nn.ReLU(), torch.nn.Linear(WIDTH, 2)).to(device)
-
-
-@pytest.fixture
-def x(device):
-    return torch.randn(3, WIDTH, device=device)
+pytestmark = pytest.mark.usefixtures("no_kept_casts")
 
 
 def compiled(model, **options):
