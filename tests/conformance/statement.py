@@ -6,6 +6,7 @@ cast, and to what. Everything else runs as it would without autocast.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -125,7 +126,7 @@ def expected_outcome(name: str, call: Call, lower: torch.dtype) -> Any:
 def _following_the_input(call: Call) -> Call:
     """Return a norm's call with its parameters in the dtype of its input, but where CPUs read them as they are."""
     first, *parameters = call.tensors()
-    bias_alone = None in call.args and len(parameters) == 1
+    bias_alone = any(weight is None and isinstance(bias, torch.Tensor) for weight, bias in pairwise(call.args))
     mixed = first.dtype in ELIGIBLE[1:] and {p.dtype for p in parameters} == {torch.float32}
     native = first.is_cpu and mixed and not bias_alone
     return call if native or first.dtype not in ELIGIBLE else _with_inputs_in(call, first.dtype)
