@@ -103,7 +103,8 @@ PACKING = frozenset((pack_linear_weights.__name__,))
 NEEDED = (inline_regions, record_values, erase_regions, lower_subgraphs, insert_casts, restore_output_dtypes)
 SKIPPABLE_CAPTURED = tuple(run.__name__ for run in CAPTURED if run not in NEEDED)
 SKIPPABLE_STORED = (*SKIPPABLE_CAPTURED, *(run.__name__ for run in STORED_WEIGHTS))
-SKIPPABLE = (*SKIPPABLE_CAPTURED, *(run.__name__ for run in (*KEPT_WEIGHTS, *KEPT_FOR_TRAINING, *JOINT, *COMPILED)))
+_OF_COMPILATION = (*KEPT_WEIGHTS, *KEPT_FOR_TRAINING, read_kept_casts, *JOINT, *COMPILED)
+SKIPPABLE = (*SKIPPABLE_CAPTURED, *(run.__name__ for run in _OF_COMPILATION))
 
 
 def lower_graph(

@@ -12,9 +12,9 @@ from typing import Any, Protocol
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from xpu_amp_dynamo.compat.collectives import watch_collectives
 from xpu_amp_dynamo.compat.storages import address_of_storage
 from xpu_amp_dynamo.compat.tensor_watch import watch_tensors
+from xpu_amp_dynamo.compat.uncounted_writes import watch_uncounted_writes
 from xpu_amp_dynamo.ops.packed_linear import pack, packed_weight_of
 from xpu_amp_dynamo.runtime.hide_from_dynamo import hide_from_dynamo
 from xpu_amp_dynamo.runtime.kept_weight import KeptWeight, Layout, State, StoredCast
@@ -186,11 +186,11 @@ class WeightStore:
                 self._stop_watching.pop()()
 
     def _watch(self) -> None:
-        """Watch for what version counters do not tell of: ``.data``, collectives, fused optimizers (torch 2.13.0)."""
+        """Watch for what version counters do not tell of: ``.data``, collectives, optimizers."""
         if not self._stop_watching:
             self._stop_watching = [
                 register_optimizer_step_post_hook(self._after_step).remove,
-                watch_collectives(self.notice_writes),
+                watch_uncounted_writes(self.notice_writes),
                 watch_tensors(self._on_data, self._on_swap),
             ]
 

@@ -170,3 +170,13 @@ def test_training_and_inference_share_casts():
         wanted = [x.bfloat16(), model.weight.detach().bfloat16(), model.bias.detach().bfloat16()]
         torch.testing.assert_close(evaluated, torch.nn.functional.linear(*wanted).float(), rtol=1e-2, atol=1e-2)
         torch.optim.SGD(model.parameters(), lr=0.1).step()
+
+
+@pytest.mark.parametrize("name", ["add_kept_inputs", "read_kept_casts"])
+def test_without_either_pass_weights_are_cast_in_the_graph(name):
+    model = Block()
+    reference = copy.deepcopy(model)
+    with record_passes() as runs:
+        trained = train(model, skip_passes=[name])
+    assert name not in {run.name for run in runs}
+    assert all(map(torch.equal, trained, train(reference, weights="recast")))

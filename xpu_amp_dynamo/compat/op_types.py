@@ -18,6 +18,7 @@ __all__ = [
     "calls_triton_kernel",
     "custom_op_name",
     "overload_name",
+    "overload_named",
     "qualified_name",
     "schema_of",
 ]
@@ -36,6 +37,13 @@ def qualified_name(op: OpOverload | OpOverloadPacket) -> str:
 def overload_name(op: OpOverload) -> str:
     """Return what an overload is called among those of its op, as in ``"Tensor"`` or ``"default"``."""
     return op._overloadname
+
+
+def overload_named(name: str) -> OpOverload:
+    """Return a registered overload by its full name, as in ``"aten::add.Tensor"`` and ``"aten::relu"``."""
+    namespace, _, rest = name.partition("::")
+    op, _, overload = rest.partition(".")
+    return getattr(getattr(getattr(torch.ops, namespace), op), overload or "default")
 
 
 def custom_op_name(op: CustomOpDef) -> str:

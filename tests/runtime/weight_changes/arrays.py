@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -88,6 +89,11 @@ def tensor_over_storage(model: Model) -> None:
     alias.mul_(2)
 
 
+def tensor_set_to_it(model: Model) -> None:
+    """Write to a tensor that is set to the weight, and drop it."""
+    torch.empty(0).set_(weight(model).detach()).mul_(2)
+
+
 def address(model: Model) -> None:
     """Write to memory at its address."""
     values = torch.randn(WIDTH, WIDTH)
@@ -101,6 +107,25 @@ def compiled_by_eager(model: Model) -> Callable[[], object]:
     return lambda: double(weight(model))
 
 
+def double_data(weight: torch.Tensor) -> torch.Tensor:
+    """Double a weight through ``.data``."""
+    return weight.data.mul_(2)
+
+
+def scripted(model: Model) -> None:
+    """Write through ``.data`` in TorchScript."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)  # of torch.jit.script
+        double = torch.jit.script(double_data)
+    double(weight(model))
+
+
+def uncounted(model: Model) -> None:
+    """Write where the version counter is told to stay."""
+    with torch.no_grad(), torch.autograd._unsafe_preserve_version_counter(weight(model)):
+        weight(model).mul_(2)
+
+
 # Seen by `refresh_weights` only.
 LIMITS: dict[str, Way] = {
     "parameter of an array": parameter_of_array,
@@ -109,6 +134,9 @@ LIMITS: dict[str, Way] = {
     "DLPack": at_once(dropped_dlpack),
     "storage": at_once(storage),
     "tensor over the storage": at_once(tensor_over_storage),
+    "tensor set to it": at_once(tensor_set_to_it),
     "address": at_once(address),
+    "TorchScript": at_once(scripted),
+    "version preserved": at_once(uncounted),
     "backend eager": compiled_by_eager,
 }

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from torch.optim.sgd import sgd
 from torch.utils.checkpoint import checkpoint
 
 from tests.runtime.weight_changes.small_model import WIDTH, Model, Way, at_once, weight
@@ -51,6 +52,14 @@ def compiled_step(backend: str) -> Way:
         return torch.compile(optimizer.step, backend=backend)
 
     return prepare
+
+
+def by_its_function(model: Model) -> None:
+    """Take a fused step without an optimizer."""
+    weights = [*model.parameters()]
+    settings: dict[str, Any] = {"weight_decay": 0, "momentum": 0, "dampening": 0, "nesterov": False, "maximize": False}
+    with torch.no_grad():
+        sgd(weights, [torch.ones_like(w) for w in weights], [None] * len(weights), fused=True, lr=1.0, **settings)
 
 
 def muon(model: Model) -> Callable[[], object]:
@@ -158,6 +167,7 @@ WAYS: dict[str, Way] = {
     "SGD": optimizer("SGD"),
     "SGD with momentum": optimizer("SGD", momentum=0.9),
     "SGD, fused": optimizer("SGD", fused=True),
+    "SGD, fused, by its function": at_once(by_its_function),
     "SGD, foreach": optimizer("SGD", foreach=True),
     "Adam": optimizer("Adam"),
     "Adam, fused": optimizer("Adam", fused=True),
