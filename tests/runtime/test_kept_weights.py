@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 import xpu_amp_dynamo
 from tests.runtime.weight_changes import expected
@@ -64,6 +65,28 @@ def test_tensors_are_watched_while_casts_are_kept(kind, model, x, device):
     torch._dynamo.reset()
     gc.collect()
     assert not is_watched()
+
+
+class Recorder(TorchFunctionMode):
+    """Collects the functions that it sees."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        self.seen.append(function)
+        return function(*args, **(kwargs or {}))
+
+
+@torch.no_grad()
+def test_modes_of_the_program_see_the_access_alone(model, x, device):
+    with xpu_amp_dynamo.autocast(device):
+        model(x)
+    assert is_watched()
+    with Recorder() as recorder:
+        x.data.add_(0)
+    assert recorder.seen == [torch.Tensor.data.__get__, torch.Tensor.add_]  # type: ignore[attr-defined]
 
 
 @torch.no_grad()

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from xpu_amp_dynamo.compat.dispatcher import without_torch_functions
+
 __all__ = ["LONE", "StorageWeakRef", "address_of_storage", "holders_of", "is_lone", "reference_to_storage"]
 
 # Counts what holds a storage, given by ``StorageWeakRef.cdata``; 0 when it is gone. PyTorch's own function, since
@@ -22,7 +24,10 @@ def reference_to_storage(tensor: torch.Tensor) -> StorageWeakRef:
 def address_of_storage(tensor: torch.Tensor) -> int | None:
     """Return the number by which ``StorageWeakRef`` knows a tensor's storage, None for a tensor without one."""
     plain = type(tensor) in (torch.Tensor, torch.nn.Parameter) and torch._C._has_storage(tensor)
-    return tensor.untyped_storage()._cdata if plain else None
+    if not plain:
+        return None
+    with without_torch_functions():  # modes of the user's are not to see this
+        return tensor.untyped_storage()._cdata
 
 
 def is_lone(tensor: torch.Tensor) -> bool:
