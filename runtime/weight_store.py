@@ -112,6 +112,12 @@ class WeightStore:
                 kept.notice_change()
                 self.epoch = object()
 
+    def refresh(self, weights: Iterable[torch.Tensor] | None = None) -> None:
+        """Have the casts of some weights, of all if None, made again at their next use."""
+        for kept in self._kept(weights):
+            kept.notice_change()
+        self.epoch = object()
+
     def release(self, weights: Iterable[torch.Tensor] | None = None) -> None:
         """Free the casts of some weights, of all if None."""
         with self._lock:
@@ -214,7 +220,7 @@ def _bytes_of(cast: torch.Tensor) -> int:
 WEIGHTS = WeightStore()
 
 
-def refresh_weights(model: torch.nn.Module) -> None:
+def refresh_weights(model: torch.nn.Module | None = None) -> None:
     """Have the casted copies of a model's weights made again, after writes that nothing tells of.
 
     These are writes to the memory of a parameter by other processes, by kernels launched by hand, and through a storage
@@ -222,13 +228,16 @@ def refresh_weights(model: torch.nn.Module) -> None:
     ``load_state_dict``, optimizers.
 
     Args:
-        model: the module whose parameters changed.
+        model: the module whose parameters changed; None means all of the process.
+
+    Raises:
+        TypeError: ``model`` is something else.
 
     Example:
         >>> model.layer.weight.detach().numpy()[:] = 0
         >>> xpu_amp_dynamo.refresh_weights(model)
     """
-    WEIGHTS.notice_writes(model.parameters())
+    WEIGHTS.refresh(_weights_of(model))
 
 
 def cached_weight_bytes(model: torch.nn.Module | None = None) -> int:
@@ -236,8 +245,11 @@ def cached_weight_bytes(model: torch.nn.Module | None = None) -> int:
 
     Args:
         model: the module whose parameters' copies count; None means all of the process.
+
+    Raises:
+        TypeError: ``model`` is something else.
     """
-    return WEIGHTS.bytes_held(None if model is None else model.parameters())
+    return WEIGHTS.bytes_held(_weights_of(model))
 
 
 def release_weights(model: torch.nn.Module | None = None) -> None:
@@ -245,5 +257,15 @@ def release_weights(model: torch.nn.Module | None = None) -> None:
 
     Args:
         model: the module whose parameters' copies are freed; None means all of the process.
+
+    Raises:
+        TypeError: ``model`` is something else.
     """
-    WEIGHTS.release(None if model is None else model.parameters())
+    WEIGHTS.release(_weights_of(model))
+
+
+def _weights_of(model: object) -> Iterable[torch.Tensor] | None:
+    if model is None or isinstance(model, torch.nn.Module):
+        return None if model is None else model.parameters()
+    given = f"the class {model.__name__}" if isinstance(model, type) else f"an object of type {type(model).__name__}"
+    raise TypeError(f"a torch.nn.Module is needed, not {given}; no argument means all weights of the process")

@@ -167,6 +167,51 @@ def test_calls_go_on_when_memory_runs_out(model, x, device):
     assert torch.equal(program(x), expected(model, x))
 
 
+def test_regions_with_gradients_go_on_when_memory_runs_out(model, x, device, monkeypatch):
+    other = torch.nn.Linear(WIDTH, WIDTH, device=device)
+    with torch.no_grad(), xpu_amp_dynamo.autocast(device):
+        other(x)
+    assert cached_weight_bytes(other)
+    to, errors = torch.Tensor.to, iter([torch.OutOfMemoryError("there is no room")])
+
+    def scarce(tensor, *args, **kwargs):
+        for error in errors if isinstance(tensor, torch.nn.Parameter) else ():
+            raise error
+        return to(tensor, *args, **kwargs)
+
+    monkeypatch.setattr(torch.Tensor, "to", scarce)
+    out_of_memory._warn.cache_clear()
+    with xpu_amp_dynamo.autocast(device), pytest.warns(UserWarning, match="no memory to keep casted weights"):
+        out = model(x).float()
+    assert cached_weight_bytes(other) == 0
+    assert torch.equal(out, expected(model, x))
+    weights = [*model.parameters()]
+    wanted = torch.autograd.grad(expected(model, x).sum(), weights)
+    assert all(map(torch.equal, torch.autograd.grad(out.sum(), weights), wanted))
+
+
+REFUSED = {"an object of type int": 3, "an object of type list": [], "the class Linear": torch.nn.Linear}
+
+
+@pytest.mark.parametrize("function", [cached_weight_bytes, release_weights, xpu_amp_dynamo.refresh_weights])
+@pytest.mark.parametrize("said", REFUSED)
+def test_what_is_no_module_is_refused(function, said):
+    with pytest.raises(TypeError, match=f"a torch.nn.Module is needed, not {said}"):
+        function(REFUSED[said])
+
+
+@torch.no_grad()
+def test_all_weights_are_refreshed_without_an_argument(model, x, device):
+    with xpu_amp_dynamo.autocast(device):
+        model(x)
+        for weight in model.parameters():
+            alias = torch.empty(0, device=device).set_(weight.detach())
+            alias.mul_(2)
+            del alias
+        xpu_amp_dynamo.refresh_weights()
+        assert torch.equal(model(x).float(), expected(model, x))
+
+
 @torch.no_grad()
 def test_other_errors_are_raised(model, x, device):
     def cast(weight, dtype, layout):

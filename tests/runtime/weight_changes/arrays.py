@@ -120,6 +120,11 @@ def scripted(model: Model) -> None:
     double(weight(model))
 
 
+def data_as_an_op(model: Model) -> None:
+    """Write through the op behind ``.data``, which TorchScript calls."""
+    torch.ops.aten.data(weight(model)).mul_(2)
+
+
 def uncounted(model: Model) -> None:
     """Write where the version counter is told to stay."""
     with torch.no_grad(), torch.autograd._unsafe_preserve_version_counter(weight(model)):
@@ -137,6 +142,7 @@ LIMITS: dict[str, Way] = {
     "tensor set to it": at_once(tensor_set_to_it),
     "address": at_once(address),
     "TorchScript": at_once(scripted),
+    "data as an op": at_once(data_as_an_op),
     "version preserved": at_once(uncounted),
     "backend eager": compiled_by_eager,
 }
