@@ -12,12 +12,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 TORCH_INDEX ?=
-WORKERS ?= 2
+# As many as there are cores, of which each needs 2 GB of memory.
+WORKERS ?= $(shell cores=$$(nproc 2>/dev/null || echo 2); echo $$((cores < 8 ? cores : 8)))
 RESULTS ?= benchmark_results
 PROGRAMS ?= 5000
 BIN := $(VENV)/bin
 EAGER_TESTS := tests/runtime tests/conformance/test_eager.py tests/test_specification_snippets.py
-# One thread a process: threads of two processes on two cores only wait for each other.
+# One thread a process: threads of more processes than cores only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
 # PyPI's torchvision is built for CUDA. Beside another build of torch it cannot be imported, and then neither can half of

@@ -21,8 +21,8 @@ OUTPUT_BOUND = {torch.bfloat16: 0.02, torch.float16: 0.004}
 GRADIENT_BOUND = {torch.bfloat16: 0.08, torch.float16: 0.02}
 # One of each kind; Inductor takes half a minute for many a model.
 KINDS = ("bert", "resnet", "unet")
-# A minute each, and made of the kernels of the others.
-ENCODER_DECODERS = ("t5", "whisper")
+# The others are left to the larger sweeps where a few models show the same: float16, and what Inductor compiles.
+OTHERS = [pytest.param(name, marks=pytest.mark.sweep) for name in MODELS if name not in KINDS]
 # Dynamo looks at `.grad` of a non-leaf input behind the graph break in GPT-2's loss, torch 2.13.0.
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 
@@ -77,9 +77,18 @@ def skip_where_inductor_gives_nan(step: Step, model: torch.nn.Module, inputs: An
 
 
 @pytest.mark.filterwarnings("ignore:float16 training needs loss scaling")
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", [*KINDS, *OTHERS])
+def test_in_float16(name, device):
+    check(name, torch.float16, device)
+
+
 @pytest.mark.parametrize("name", MODELS)
-def test_lowered_equals_eager_autocast_and_is_close_to_float32(name, dtype, device):
+def test_lowered_equals_eager_autocast_and_is_close_to_float32(name, device):
+    check(name, torch.bfloat16, device)
+
+
+def check(name: str, dtype: torch.dtype, device: str) -> None:
+    """Compare a training step, in a region and alone, with eager autocast and with float32."""
     model, inputs = build(name, Size(), device)
     reference = train(model, model, inputs)
     eager = train(model, model, inputs, xpu_amp_dynamo.autocast(device, dtype))
@@ -97,7 +106,7 @@ def test_lowered_equals_eager_autocast_and_is_close_to_float32(name, dtype, devi
     assert_close(eager, reference, dtype)
 
 
-@pytest.mark.parametrize("name", [*KINDS, *(pytest.param(n, marks=pytest.mark.slow) for n in MODELS if n not in KINDS)])
+@pytest.mark.parametrize("name", [*KINDS, *OTHERS])
 def test_inductor_training_step(name, device):
     model, inputs = build(name, Size(layers=1), device)
     reference = train(model, model, inputs)
@@ -121,8 +130,18 @@ def test_inductor_training_step_in_a_region(name, device):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in MODELS if name not in ENCODER_DECODERS])
+@pytest.mark.parametrize("name", KINDS)
 def test_inductor_inference(name, device):
+    check_inference(name, device)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_inductor_inference_of_others(name, device):
+    check_inference(name, device)
+
+
+def check_inference(name: str, device: str) -> None:
+    """Compare what Inductor compiled with float32."""
     model, inputs = build(name, Size(layers=1), device)
     with torch.no_grad():
         reference = loss_and_output(model(**inputs))[1]

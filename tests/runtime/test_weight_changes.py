@@ -15,25 +15,26 @@ MODE = "cached"
 GRAD_MODES = {"no_grad": torch.no_grad, "inference_mode": torch.inference_mode}
 
 
-def at_each_moment(names):
-    """Parametrize by names of ways and by when they are prepared, before or after the first call."""
+def at_each_moment(names, few=None, rest=None):
+    """Parametrize by names of ways and by when they are prepared, before or after the first call.
+
+    Marks may be given for a few of the ways, and for the others.
+    """
     cases = [(name, "held before") for name in names] + [(name, "held after") for name in names if name in HOLDING]
-    return pytest.mark.parametrize(("name", "moment"), cases)
-
-
-def grad_modes(**marks):
-    """Parametrize by grad modes, some of them marked."""
-    return pytest.mark.parametrize("mode", [pytest.param(mode, marks=marks.get(mode, ())) for mode in GRAD_MODES])
+    marked = [pytest.param(*case, marks=few or () if case[0] in FEW else rest or ()) for case in cases]
+    return pytest.mark.parametrize(("name", "moment"), marked)
 
 
 every_way = at_each_moment(WAYS)
+a_few_ways_first = at_each_moment(WAYS, rest=pytest.mark.sweep)
+a_few_ways_slowly = at_each_moment(WAYS, few=pytest.mark.slow, rest=pytest.mark.sweep)
 a_few_ways = at_each_moment(FEW)
 
 
 @pytest.fixture
 def way(name, device):
-    if name in ON_CPU and device != "cpu":
-        pytest.skip("arrays lie in the CPU's memory")
+    if device != "cpu" and (name in ON_CPU or name not in FEW):
+        pytest.skip("a few ways are enough for another device, and arrays lie in the CPU's memory")
     return {**WAYS, **SLOW_WAYS}[name]
 
 
@@ -95,15 +96,23 @@ def check(way, call, reference, moment, device, assert_same=assert_equal):
 
 
 @every_way
-@grad_modes(inference_mode=pytest.mark.sweep)
-def test_compiled(way, moment, mode, device):
-    check(way, in_mode(mode, compiled()), in_mode(mode, expected), moment, device)
+def test_compiled(way, moment, device):
+    check(way, in_mode("no_grad", compiled()), in_mode("no_grad", expected), moment, device)
+
+
+@a_few_ways_first
+def test_compiled_in_inference_mode(way, moment, device):
+    check(way, in_mode("inference_mode", compiled()), in_mode("inference_mode", expected), moment, device)
 
 
 @every_way
-@grad_modes(inference_mode=pytest.mark.slow)
-def test_eager_regions(way, moment, mode, device):
-    check(way, in_mode(mode, in_a_region), in_mode(mode, expected), moment, device)
+def test_eager_regions(way, moment, device):
+    check(way, in_mode("no_grad", in_a_region), in_mode("no_grad", expected), moment, device)
+
+
+@a_few_ways_first
+def test_eager_regions_in_inference_mode(way, moment, device):
+    check(way, in_mode("inference_mode", in_a_region), in_mode("inference_mode", expected), moment, device)
 
 
 @every_way
@@ -111,23 +120,16 @@ def test_eager_regions_with_gradients(way, moment, device):
     check(way, with_gradients(in_a_region), with_gradients(expected), moment, device)
 
 
-@pytest.mark.slow
-@every_way
+@a_few_ways_slowly
 def test_inside_one_region(way, moment, device):
     with region(device):
         check(way, in_mode("no_grad", in_the_open_region), in_mode("no_grad", expected), moment, device)
 
 
-@pytest.mark.slow
-@every_way
+@a_few_ways_slowly
 def test_inside_one_region_with_gradients(way, moment, device):
     with region(device):
         check(way, with_gradients(in_the_open_region), with_gradients(expected), moment, device)
-
-
-@a_few_ways
-def test_compiled_in_inference_mode(way, moment, device):
-    check(way, in_mode("inference_mode", compiled()), in_mode("inference_mode", expected), moment, device)
 
 
 @a_few_ways
@@ -157,7 +159,7 @@ def test_inductor_by_every_way(way, device):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SLOW_WAYS)
-@grad_modes()
+@pytest.mark.parametrize("mode", GRAD_MODES)
 def test_writes_that_inductor_compiled(way, mode, device):
     check(way, in_mode(mode, compiled()), in_mode(mode, expected), "held before", device)
 
