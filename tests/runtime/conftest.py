@@ -15,12 +15,11 @@ WIDTH = 8
 
 @pytest.fixture
 def no_kept_casts() -> Iterator[None]:
-    """Check that no test before has left casts, and drop what refers to those of this one."""
-    torch._dynamo.reset()
-    gc.collect()
+    """Check that no test before has left casts, and have garbage be looked for among the objects of this one alone."""
     assert len(WEIGHTS) == 0
+    gc.freeze()
     yield
-    torch._dynamo.reset()
+    gc.unfreeze()
 
 
 @pytest.fixture
