@@ -243,7 +243,7 @@ def test_alone(name, device):
 
 @pytest.mark.parametrize(
     "lower",
-    [pytest.param(torch.bfloat16, id="bfloat16"), pytest.param(torch.float16, id="float16", marks=pytest.mark.slow)],
+    [pytest.param(torch.bfloat16, id="bfloat16"), pytest.param(torch.float16, id="float16", marks=pytest.mark.sweep)],
 )
 @pytest.mark.parametrize("name", sorted(set(NAMES) - compiled_exceptions.NO_MATRIX))
 def test_behind_a_product(name, lower, device):

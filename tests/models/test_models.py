@@ -92,7 +92,8 @@ def check(name: str, dtype: torch.dtype, device: str) -> None:
     model, inputs = build(name, Size(), device)
     reference = train(model, model, inputs)
     eager = train(model, model, inputs, xpu_amp_dynamo.autocast(device, dtype))
-    compiled = torch.compile(model, backend="xpu_amp", options={"inner_backend": "eager", "dtype": dtype})
+    options: dict[str, Any] = {"inner_backend": "eager", "dtype": dtype}
+    compiled = torch.compile(model, backend="xpu_amp", options=options)
     inside = train(model, compiled, inputs, xpu_amp_dynamo.autocast(device, dtype))
     alone = train(model, compiled, inputs)
     assert inside.output.dtype is eager.output.dtype

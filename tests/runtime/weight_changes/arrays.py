@@ -91,7 +91,7 @@ def tensor_over_storage(model: Model) -> None:
 
 def tensor_set_to_it(model: Model) -> None:
     """Write to a tensor that is set to the weight, and drop it."""
-    torch.empty(0).set_(weight(model).detach()).mul_(2)
+    torch.empty(0).set_(weight(model).detach()).mul_(2)  # type: ignore[call-overload]  # which stubs do not list
 
 
 def address(model: Model) -> None:
@@ -127,7 +127,7 @@ def data_as_an_op(model: Model) -> None:
 
 def uncounted(model: Model) -> None:
     """Write where the version counter is told to stay."""
-    with torch.no_grad(), torch.autograd._unsafe_preserve_version_counter(weight(model)):
+    with torch.no_grad(), torch.autograd.grad_mode._unsafe_preserve_version_counter(weight(model)):
         weight(model).mul_(2)
 
 

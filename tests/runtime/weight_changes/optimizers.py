@@ -56,7 +56,7 @@ def compiled_step(backend: str) -> Way:
 
 def by_its_function(model: Model) -> None:
     """Take a fused step without an optimizer."""
-    weights = [*model.parameters()]
+    weights: list[torch.Tensor] = [*model.parameters()]
     settings: dict[str, Any] = {"weight_decay": 0, "momentum": 0, "dampening": 0, "nesterov": False, "maximize": False}
     with torch.no_grad():
         sgd(weights, [torch.ones_like(w) for w in weights], [None] * len(weights), fused=True, lr=1.0, **settings)
