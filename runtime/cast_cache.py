@@ -52,7 +52,15 @@ class CastCache:
     def cast(self, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """Return ``tensor`` in ``dtype``, from the cache or the store where it is kept there."""
         if type(tensor) is torch.nn.Parameter:
-            return self._kept_cast(tensor, dtype) if _may_keep(tensor, dtype) else tensor.to(dtype)
+            if not _may_keep(tensor, dtype):
+                return tensor.to(dtype)
+            try:
+                if tensor.requires_grad and torch.is_grad_enabled():
+                    return self._differentiable_cast(tensor, dtype)
+                return self._stored_cast(tensor, dtype)
+            except RuntimeError as error:
+                make_room(self._store, error)
+                return tensor.to(dtype)
         if not tensor.requires_grad or not tensor.is_leaf or not _may_cache(tensor, dtype):
             return tensor.to(dtype)
         return self._cast_of_leaf(tensor, dtype)
@@ -60,15 +68,6 @@ class CastCache:
     def forget(self) -> None:
         """Drop all casts."""
         self._entries.clear()
-
-    def _kept_cast(self, weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """Return the cast of a weight that may be kept."""
-        differentiated = weight.requires_grad and torch.is_grad_enabled()
-        try:
-            return (self._differentiable_cast if differentiated else self._stored_cast)(weight, dtype)
-        except RuntimeError as error:
-            make_room(self._store, error)
-            return weight.to(dtype)
 
     def _stored_cast(self, weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """Return the cast of a weight that no graph of autograd needs. What a mode makes of it is not for the store."""

@@ -104,19 +104,12 @@ class WeightStore:
             self._storages[kept.storage] = kept
             return kept, state
 
-    def notice_writes(self, tensors: Iterable[torch.Tensor]) -> None:
-        """Have the casts of weights that may have been written to by way of tensors made again at their next use."""
-        for tensor in tensors:
-            kept = self.kept(tensor) or self._storages.get(address_of_storage(tensor))
+    def notice_writes(self, tensors: Iterable[torch.Tensor] | None) -> None:
+        """Have casts made again at their next use: of weights in the memory of some tensors, of all if None."""
+        for kept in self._kept(None) if tensors is None else map(self._kept_in_memory_of, tensors):
             if kept is not None:
                 kept.notice_change()
                 self.epoch = object()
-
-    def refresh(self, weights: Iterable[torch.Tensor] | None = None) -> None:
-        """Have the casts of some weights, of all if None, made again at their next use."""
-        for kept in self._kept(weights):
-            kept.notice_change()
-        self.epoch = object()
 
     def release(self, weights: Iterable[torch.Tensor] | None = None) -> None:
         """Free the casts of some weights, of all if None."""
@@ -139,6 +132,9 @@ class WeightStore:
     def add_user(self, user: User) -> None:
         """Tell a holder of casts, from now on, when it must drop them."""
         self._users.add(user)
+
+    def _kept_in_memory_of(self, tensor: torch.Tensor) -> KeptWeight | None:
+        return self.kept(tensor) or self._storages.get(address_of_storage(tensor))
 
     def _kept(self, weights: Iterable[torch.Tensor] | None) -> list[KeptWeight]:
         if weights is None:
@@ -237,7 +233,7 @@ def refresh_weights(model: torch.nn.Module | None = None) -> None:
         >>> model.layer.weight.detach().numpy()[:] = 0
         >>> xpu_amp_dynamo.refresh_weights(model)
     """
-    WEIGHTS.refresh(_weights_of(model))
+    WEIGHTS.notice_writes(_weights_of(model))
 
 
 def cached_weight_bytes(model: torch.nn.Module | None = None) -> int:
@@ -265,7 +261,9 @@ def release_weights(model: torch.nn.Module | None = None) -> None:
 
 
 def _weights_of(model: object) -> Iterable[torch.Tensor] | None:
-    if model is None or isinstance(model, torch.nn.Module):
-        return None if model is None else model.parameters()
+    if model is None:
+        return None
+    if isinstance(model, torch.nn.Module):
+        return model.parameters()
     given = f"the class {model.__name__}" if isinstance(model, type) else f"an object of type {type(model).__name__}"
     raise TypeError(f"a torch.nn.Module is needed, not {given}; no argument means all weights of the process")

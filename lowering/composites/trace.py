@@ -25,7 +25,7 @@ from torch.fx.experimental.proxy_tensor import make_fx, py_sym_types
 
 from xpu_amp_dynamo.compat.composites import call_implementation, has_python_implementation, is_composite
 from xpu_amp_dynamo.compat.dispatcher import is_implemented, registered_op_names
-from xpu_amp_dynamo.compat.op_types import OpOverload, OpOverloadPacket
+from xpu_amp_dynamo.compat.op_types import OpOverload, OpOverloadPacket, overload_named
 from xpu_amp_dynamo.compat.pytree import leaves_of, map_tensors
 from xpu_amp_dynamo.lowering.composites.call_key import key_of
 from xpu_amp_dynamo.lowering.composites.layout_ops import LAYOUT_OPS
@@ -179,9 +179,9 @@ def _composite_ops() -> dict[OpOverload, Decomposition]:
     table: dict[OpOverload, Decomposition] = {}
     for qualified in registered_op_names():
         namespace, _, name = qualified.partition("::")
-        packet, _, overload = name.partition(".")
+        packet = name.partition(".")[0]
         if namespace == "aten" and is_implemented(qualified):
-            op = getattr(getattr(torch.ops.aten, packet), overload or "default")
+            op = overload_named(qualified)
             if packet not in LAYOUT_OPS and is_composite(op):
                 table[op] = functools.partial(_take_apart, op)
     return table

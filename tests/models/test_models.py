@@ -130,19 +130,8 @@ def test_inductor_training_step_in_a_region(name, device):
     assert_close(inside, eager, torch.bfloat16)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", [*(pytest.param(name, marks=pytest.mark.slow) for name in KINDS), *OTHERS])
 def test_inductor_inference(name, device):
-    check_inference(name, device)
-
-
-@pytest.mark.parametrize("name", OTHERS)
-def test_inductor_inference_of_others(name, device):
-    check_inference(name, device)
-
-
-def check_inference(name: str, device: str) -> None:
-    """Compare what Inductor compiled with float32."""
     model, inputs = build(name, Size(layers=1), device)
     with torch.no_grad():
         reference = loss_and_output(model(**inputs))[1]

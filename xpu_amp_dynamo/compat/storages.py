@@ -8,6 +8,7 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from xpu_amp_dynamo.compat.dispatcher import without_torch_functions
+from xpu_amp_dynamo.compat.tensors import storage_address
 
 __all__ = ["LONE", "StorageWeakRef", "address_of_storage", "holders_of", "is_lone", "reference_to_storage"]
 
@@ -23,11 +24,10 @@ def reference_to_storage(tensor: torch.Tensor) -> StorageWeakRef:
 
 def address_of_storage(tensor: torch.Tensor) -> int | None:
     """Return the number by which ``StorageWeakRef`` knows a tensor's storage, None for a tensor without one."""
-    plain = type(tensor) in (torch.Tensor, torch.nn.Parameter) and torch._C._has_storage(tensor)
-    if not plain:
+    if type(tensor) not in (torch.Tensor, torch.nn.Parameter) or not torch._C._has_storage(tensor):
         return None
-    with without_torch_functions():  # modes of the user's are not to see this
-        return tensor.untyped_storage()._cdata
+    with without_torch_functions():  # modes of the program are not to see this
+        return storage_address(tensor)
 
 
 def is_lone(tensor: torch.Tensor) -> bool:

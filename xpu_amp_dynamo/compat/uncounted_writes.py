@@ -30,8 +30,9 @@ def watch_uncounted_writes(on_write: Callable[[Iterable[torch.Tensor]], None]) -
         What ends the watch.
     """
     libraries = [torch.library.Library(namespace, "IMPL") for namespace in _BEGINNINGS]
+    names = registered_op_names()
     for library in libraries:
-        for op in _uncounted(library.ns):
+        for op in _uncounted(library.ns, names):
             library.impl(op, _watched(op, on_write), "ADInplaceOrView", with_keyset=True)
 
     def stop() -> None:
@@ -41,11 +42,10 @@ def watch_uncounted_writes(on_write: Callable[[Iterable[torch.Tensor]], None]) -
     return stop
 
 
-def _uncounted(namespace: str) -> list[OpOverload]:
-    """List the ops of a namespace. Builds without ``torch.distributed`` have no collectives."""
+def _uncounted(namespace: str, names: Iterable[str]) -> list[OpOverload]:
+    """Return the ops of a namespace among all. Builds without ``torch.distributed`` have no collectives."""
     start = f"{namespace}::{_BEGINNINGS[namespace]}"
-    names = [name for name in registered_op_names() if name.startswith(start)]
-    return [overload_named(name) for name in names if name.partition(".")[0].endswith("_")]
+    return [overload_named(name) for name in names if name.startswith(start) and name.partition(".")[0].endswith("_")]
 
 
 def _watched(op: OpOverload, on_write: Callable[[Iterable[torch.Tensor]], None]) -> Callable[..., Any]:
