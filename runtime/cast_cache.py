@@ -52,15 +52,12 @@ class CastCache:
     def cast(self, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """Return ``tensor`` in ``dtype``, from the cache or the store where it is kept there."""
         if type(tensor) is torch.nn.Parameter:
-            if not _may_keep(tensor, dtype):
+            if not torch.is_autocast_cache_enabled() or is_traced():
                 return tensor.to(dtype)
-            try:
-                if tensor.requires_grad and torch.is_grad_enabled():
-                    return self._differentiable_cast(tensor, dtype)
-                return self._stored_cast(tensor, dtype)
-            except RuntimeError as error:
-                make_room(self._store, error)
-                return tensor.to(dtype)
+            differentiable = tensor.requires_grad and torch.is_grad_enabled()
+            if not differentiable and (found := self._store.find(tensor, dtype)) is not None:
+                return found.tensor
+            return self._cast_of_weight(tensor, dtype, differentiable) if _may_keep(tensor, dtype) else tensor.to(dtype)
         if not tensor.requires_grad or not tensor.is_leaf or not _may_cache(tensor, dtype):
             return tensor.to(dtype)
         return self._cast_of_leaf(tensor, dtype)
@@ -69,12 +66,15 @@ class CastCache:
         """Drop all casts."""
         self._entries.clear()
 
-    def _stored_cast(self, weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """Return the cast of a weight that no graph of autograd needs. What a mode makes of it is not for the store."""
-        if dispatch_mode_count():
-            found = self._store.find(weight, dtype)
-            return weight.to(dtype) if found is None else found.tensor
-        return self._store.cast(weight, dtype).tensor
+    def _cast_of_weight(self, weight: torch.Tensor, dtype: torch.dtype, differentiable: bool) -> torch.Tensor:
+        """Return the cast of a weight, kept unless a mode sees how it is made or no memory is left for it."""
+        try:
+            if differentiable:
+                return self._differentiable_cast(weight, dtype)
+            return weight.to(dtype) if dispatch_mode_count() else self._store.cast(weight, dtype).tensor
+        except RuntimeError as error:
+            make_room(self._store, error)
+            return weight.to(dtype)
 
     def _differentiable_cast(self, weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """Return the cast of a weight with the region's node of autograd for it."""
@@ -121,14 +121,12 @@ class CastCache:
 
 
 def _may_keep(weight: torch.Tensor, dtype: torch.dtype) -> bool:
-    """Tell whether a cast of a parameter may outlive this call: not one that some tracer sees."""
+    """Tell whether a cast of a parameter may outlive this call."""
     return (
         weight.dtype is torch.float32
         and dtype is not torch.float32
         and weight.layout is torch.strided
         and weight.is_leaf
-        and torch.is_autocast_cache_enabled()
-        and not is_traced()
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -60,6 +61,7 @@ def make_kernel(op: OpOverload, category: Category | None, device_type: str) -> 
     on_device = operator.attrgetter(f"is_{device_type}")
     looks_at_inputs = category in BY_INPUTS
     mixes = takes_float32_parameters(qualified_name(op).removeprefix("aten::"), device_type)
+    wanted = functools.lru_cache(maxsize=256)(functools.partial(wanted_dtype, category, takes_mixture=mixes))
     region_dtype, cast = torch.get_autocast_dtype, CAST_CACHE.cast
 
     # This runs for every listed op of an eager model, so whatever can be looked up once is, and the loop over the
@@ -68,8 +70,8 @@ def make_kernel(op: OpOverload, category: Category | None, device_type: str) -> 
     def kernel(keys: DispatchKeySet, *args: Any, **kwargs: Any) -> Any:
         # Casts run without autocast too: they call ops that the policy may list.
         with excluded(autocast_keys):
-            dtypes = argument_dtypes((*args, *kwargs.values()), on_device) if looks_at_inputs else ()
-            dtype = wanted_dtype(category, dtypes, region_dtype(device_type), takes_mixture=mixes)
+            dtypes = tuple(argument_dtypes((*args, *kwargs.values()), on_device)) if looks_at_inputs else ()
+            dtype = wanted(dtypes, region_dtype(device_type))
             if dtype is not None:
                 arguments = list(args)
                 for position in positions:
