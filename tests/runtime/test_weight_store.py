@@ -58,6 +58,16 @@ def test_inner_backends_and_shapes(inner_backend, dynamic, model, x, device):
     assert len(WEIGHTS) == 4
 
 
+@torch.no_grad()
+def test_a_weight_that_changes_beside_freezing(model, x, device):
+    if device == "xpu":
+        pytest.skip("the second run of the tests is of the eager runtime; the simulator's tests compile")
+    program = compiled(model, inner_backend="inductor", inductor={"freezing": True})
+    for factor in (1, 2):
+        next(model.parameters()).mul_(factor)
+        torch.testing.assert_close(program(x), expected(model, x), rtol=1e-2, atol=1e-2)
+
+
 def test_an_update_inside_inference_mode(model, x):
     program = compiled(model)
     with torch.inference_mode():
