@@ -10,6 +10,7 @@ import torch
 
 from xpu_amp_dynamo.compat.dispatcher import names_with_kernel, unregister
 from xpu_amp_dynamo.compat.op_types import OpOverload
+from xpu_amp_dynamo.compat.torch_version import warn_of_newer_torch
 from xpu_amp_dynamo.errors import PolicyConflictError, UnknownOpError
 from xpu_amp_dynamo.policy.devices import AUTOCAST_KEYS, check_device_type
 from xpu_amp_dynamo.policy.foreign_autocast import REGISTERED_BY_POLICIES
@@ -46,6 +47,7 @@ def install(policy: Policy | str | None = None, device_type: str = "xpu") -> Non
         UnknownPolicyError: ``policy`` is neither a policy nor the name of one.
         UnknownOpError: an op that the policy lists is no longer registered. The policy installed before stays.
     """
+    warn_of_newer_torch()
     check_device_type(device_type)
     policy = as_policy(policy)
     with _lock:

@@ -9,6 +9,7 @@ import torch
 from torch import fx
 
 from xpu_amp_dynamo.compat.regions_around import enabled_elsewhere, turned_off
+from xpu_amp_dynamo.compat.torch_version import warn_of_newer_torch
 from xpu_amp_dynamo.dynamo.backends import backend_named
 from xpu_amp_dynamo.dynamo.guards import guard_installed_policy, guard_regions_around
 from xpu_amp_dynamo.dynamo.uncompiled_code import report_uncompiled_code
@@ -58,6 +59,7 @@ def xpu_amp(
         BannedOpError: the policy bans an op of the graph.
         LoweringError: the graph cannot be lowered.
     """
+    warn_of_newer_torch()
     parsed = BackendOptions.parse(options)
     compile_inner = _inner_backend(parsed, mode)
     lower_under_options(gm, example_inputs, parsed)
