@@ -23,7 +23,7 @@ from tests.conformance.outcomes import (
     outcome_of,
     outcome_or_none,
 )
-from tests.support.samples import OPS, Call, calls_of, first_lower
+from tests.support.samples import OPS, Call, a_few_slowly, calls_of, first_lower
 
 NAMES = sorted(
     OPS.keys() - known_exceptions.UNINITIALISED - known_exceptions.NOT_REPEATABLE - compiled_exceptions.ONLY_ON_CUDA
@@ -252,8 +252,7 @@ def test_behind_a_product(name, lower, device):
     assert outcome.graphs, "not even the product was captured"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(set(NAMES) - compiled_exceptions.NO_OTHER_SAMPLES.keys()))
+@pytest.mark.parametrize("name", a_few_slowly(set(NAMES) - compiled_exceptions.NO_OTHER_SAMPLES.keys()))
 def test_another_sample(name, device):
     call, lower = other_sample_of(name, device), torch.float16
     assert_compared(

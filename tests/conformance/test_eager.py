@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 import xpu_amp_dynamo
 from tests.conformance import known_exceptions as known
 from tests.conformance.statement import expected_outcome
-from tests.support.samples import OPS, Call, calls_of, first_lower, outcome_of, same
+from tests.support.samples import OPS, Call, a_few_slowly, calls_of, first_lower, outcome_of, same
 from xpu_amp_dynamo import Policy
 
 NAMES = sorted(OPS.keys() - known.UNINITIALISED - known.NOT_REPEATABLE - known.RAISES_IN_REGION)
@@ -61,8 +61,7 @@ def test_eager_follows_the_specification(name, device):
     check(name, device, most=2, lower_dtypes=(torch.bfloat16,))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", a_few_slowly(NAMES))
 def test_eager_follows_the_specification_on_many_samples(name, device):
     check(name, device, most=None, lower_dtypes=LOWER)
 

@@ -12,11 +12,10 @@ import torch.distributed as dist
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="this build of torch has no torch.distributed")
-SLOW = pytest.mark.slow
 WITH_AND_WITHOUT_REGION = [
     ("aot_eager", "region"),
     ("aot_eager", "none"),
-    pytest.param("inductor", "region", marks=SLOW),
+    pytest.param("inductor", "region", marks=pytest.mark.sweep),
 ]
 
 
@@ -34,7 +33,7 @@ def test_data_parallel(inner_backend, region):
     torchrun("data_parallel", inner_backend, region)
 
 
-@pytest.mark.parametrize("inner_backend", ["aot_eager", pytest.param("inductor", marks=SLOW)])
+@pytest.mark.parametrize("inner_backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_fully_sharded(inner_backend):
     torchrun("fully_sharded", inner_backend)
 

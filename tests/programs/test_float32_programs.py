@@ -27,8 +27,8 @@ FEW = settings(
     print_blob=True,
     phases=[Phase.generate, *([Phase.shrink] if NUMBER else [])],
 )
-MANY = settings(FEW, max_examples=int(NUMBER or 200))
-INDUCTOR = settings(FEW, max_examples=int(NUMBER or 200) // 4)
+MANY = settings(FEW, max_examples=int(NUMBER or 120))
+INDUCTOR = settings(FEW, max_examples=int(NUMBER or 120) // 4)
 
 
 LOWER = (torch.bfloat16, torch.float16)

@@ -6,10 +6,12 @@ import contextlib
 import dataclasses
 import itertools
 import random
+import zlib
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 import torch
 from torch.testing._internal.common_methods_invocations import op_db
 from torch.testing._internal.opinfo.core import OpInfo
@@ -17,6 +19,13 @@ from torch.utils import _pytree as pytree
 
 OPS: dict[str, OpInfo] = {op.full_name: op for op in op_db if torch.float32 in op.supported_dtypes("cpu")}
 MANY = 60
+ONE_IN = 3
+
+
+def a_few_slowly(names: Iterable[str]) -> list[Any]:
+    """Return parameters for ops: one in three is marked slow, and the others are left to the larger sweeps."""
+    slow = {name for name in names if zlib.crc32(name.encode()) % ONE_IN == 0}
+    return [pytest.param(name, marks=pytest.mark.slow if name in slow else pytest.mark.sweep) for name in sorted(names)]
 
 
 @dataclass(frozen=True)
