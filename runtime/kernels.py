@@ -39,6 +39,8 @@ Kernel = Callable[..., Any]
 CAST_CACHE = CastCache(WEIGHTS)
 
 
+# Kernels keep nothing of a call, so that a policy installed again gets the same ones.
+@functools.lru_cache(maxsize=1024)
 def make_kernel(op: OpOverload, category: Category | None, device_type: str) -> Kernel:
     """Return the kernel that runs ``op`` under a region of ``device_type``, as the dispatcher calls it.
 

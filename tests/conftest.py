@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from unittest import mock
 
 import pytest
 import torch
+import torch._dynamo.guards
 import torch._inductor.config
 
 import xpu_amp_dynamo
@@ -28,6 +30,13 @@ def simulation(request: pytest.FixtureRequest) -> Iterator[None]:
     if wanted and torch.backends.cuda.is_built():
         pytest.skip("an XPU can be simulated in CPU builds of torch only")
     with xpu_amp_dynamo.simulated_xpu() if wanted else contextlib.nullcontext():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unmeasured_guards() -> Iterator[None]:
+    """Leave out that Dynamo measures each graph's guards, for which it empties the processor's caches in 30 ms."""
+    with mock.patch.object(torch._dynamo.guards, "profile_guard_manager", return_value=0.0):
         yield
 
 
