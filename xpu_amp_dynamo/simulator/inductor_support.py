@@ -22,14 +22,7 @@ from xpu_amp_dynamo.simulator.bindings import Event, Stream
 
 # What these answer depends on the devices present, and they answer once.
 CACHED: tuple[Any, ...] = (
-    torch.utils._triton.has_triton,
-    torch.utils._triton.triton_backend,
-    torch.utils._triton.triton_hash_with_backend,
-    torch.utils._triton._device_supports_tma,
-    torch.utils._triton.has_triton_experimental_host_tma,
-    torch.utils._triton.has_triton_tensor_descriptor_host_tma,
-    torch.utils._triton.has_triton_tma_device,
-    torch.utils._triton.has_triton_stable_tma_api,
+    *(answer for answer in vars(torch.utils._triton).values() if hasattr(answer, "cache_clear")),
     torch._inductor.utils.get_gpu_type,
     torch._inductor.utils.is_big_gpu,
     torch._inductor.utils.get_max_num_sms,

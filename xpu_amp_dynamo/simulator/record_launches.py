@@ -22,7 +22,8 @@ from xpu_amp_dynamo.simulator.kernel_report import KernelLaunch, KernelReport
 
 CONTROL_NODES = (ir.MultiOutput, ir.DynamicScalar, ir.AssertScalar, ir.DynamicSelectStorageOffset, ir.DynamicSliceSize)
 CAST_BODY = {"load", "to_dtype", "store"}
-
+# No view by its schema; graphs of torch 2.15 have it where those before have a view.
+NEW_VIEW = torch.ops.aten._unsafe_view.default
 
 # The nodes of one graph, each with the wrapper line at which its code starts.
 Walk = list[tuple[int, BaseSchedulerNode]]
@@ -118,7 +119,7 @@ def _op_names(node: BaseSchedulerNode) -> Iterator[str]:
     """Yield the names of the ATen ops that a node computes, but for those that only view."""
     for origin in _origins(node):
         op = origin.meta.get("original_aten") or origin.target
-        if origin.op == "call_function" and not getattr(op, "is_view", False):
+        if origin.op == "call_function" and op is not NEW_VIEW and not getattr(op, "is_view", False):
             yield str(getattr(op, "_overloadpacket", op)).removeprefix("aten.")
 
 

@@ -7,7 +7,8 @@
 
 #include <ATen/Context.h>
 #include <ATen/native/transformers/sdp_utils_cpp.h>
-#include <c10/util/Array.h>
+
+#include <array>
 
 namespace simulated_xpu {
 
@@ -25,7 +26,7 @@ inline bool gradients_fit(const sdp::sdp_params& call) {
 }
 
 inline bool may_fuse(const sdp::sdp_params& call) {
-  constexpr auto dtypes = c10::array_of<at::ScalarType>(at::kFloat, at::kBFloat16, at::kHalf);
+  constexpr std::array<at::ScalarType, 3> dtypes{at::kFloat, at::kBFloat16, at::kHalf};
   const auto& settings = at::globalContext();
   return (settings.userEnabledOverrideableSDP() || settings.userEnabledFlashSDP()) &&
       sdp::check_nested_tensor(call, false) && sdp::check_for_dropout(call, false) &&

@@ -10,6 +10,7 @@
 #include "products.h"
 #include "recurrent.h"
 #include "runtime.h"
+#include "softmax.h"
 
 #include <ATen/EmptyTensor.h>
 #include <torch/library.h>
@@ -68,7 +69,8 @@ static torch::Library& library(torch::Library::Kind kind, const char* ns, std::o
 static void register_as_on_cpu(torch::Library& aten) {
   for (const auto& name : c10::Dispatcher::singleton().getAllOpNames()) {
     const auto op = c10::Dispatcher::singleton().findSchema(name);
-    if (op && op->operator_name().getNamespace() == "aten" && op->hasKernelForDispatchKey(c10::DispatchKey::CPU) &&
+    if (op && op->operator_name().getNamespace() == "aten" && !op->hasKernelForDispatchKey(c10::DispatchKey::XPU) &&
+        op->hasKernelForDispatchKey(c10::DispatchKey::CPU) &&
         op->hasKernelForDispatchKey(c10::DispatchKey::CompositeExplicitAutogradNonFunctional)) {
       aten.impl(c10::toString(name).c_str(), torch::CppFunction::makeFromBoxedFunction<&boxed_fallback>());
     }
@@ -92,6 +94,7 @@ static void register_device() {
   aten.impl("_scaled_dot_product_fused_attention_overrideable_backward", fused_attention_backward);
 
   register_products(aten);
+  register_softmax(aten);
   aten.impl("_thnn_fused_lstm_cell", lstm_cell);
   aten.impl("_thnn_fused_lstm_cell_backward_impl", lstm_cell_backward);
   aten.impl("_thnn_fused_gru_cell", gru_cell);
