@@ -5,6 +5,7 @@
 #   make sweep   larger sweeps, which CI leaves out
 #   make fuzz    as many random programs as PROGRAMS says, others in each run
 #   make check   style and types
+#   make test-torch TORCH=2.15.0   the central tests on another version of torch, in an environment of its own
 #   make benchmark  all tables of benchmarks/, with JSON in $(RESULTS); an hour on two cores
 # On a machine with an Intel GPU, name the index of PyTorch's XPU wheels (see pytorch.org, "Get Started"):
 #   make demo TORCH_INDEX=...
@@ -16,8 +17,21 @@ TORCH_INDEX ?=
 WORKERS ?= $(shell cores=$$(nproc 2>/dev/null || echo 2); echo $$((cores < 8 ? cores : 8)))
 RESULTS ?= benchmark_results
 PROGRAMS ?= 5000
+TORCH ?= 2.15.0
+# Builds of other versions: PyTorch's for CPUs. CUDA_STUBS=1 takes a build for CUDA from pip's own index, without CUDA.
+CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+CUDA_STUBS ?=
 BIN := $(VENV)/bin
+TORCH_VENV := $(VENV)-torch-$(TORCH)
+# A constraint of the machine would name another torch.
+TORCH_PIP = env -u PIP_CONSTRAINT $(TORCH_VENV)/bin/pip install --quiet
 EAGER_TESTS := tests/runtime tests/conformance/test_eager.py tests/test_specification_snippets.py
+CENTRAL_TESTS := tests/test_backend.py tests/test_policy.py tests/test_autocast_test_lists.py tests/test_private_names.py \
+	tests/test_torch_version.py tests/test_specification_snippets.py tests/lowering tests/runtime \
+	tests/conformance/test_eager.py tests/conformance/test_compiled_ops.py::test_in_a_region tests/programs \
+	tests/models/test_models.py::test_lowered_equals_eager_autocast_and_is_close_to_float32
+# What takes longest, and depends least on the version.
+NOT_CENTRAL := $(foreach name,accumulation deployment distributed dynamic_shapes memory,--ignore tests/programs/test_$(name).py)
 # One thread a process: threads of more processes than cores only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
@@ -26,7 +40,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 SET_TORCHVISION_ASIDE = { $(BIN)/pip install --quiet --constraint constraints.txt --no-deps --target $(VENV)/aside \
 	torchvision && $(BIN)/pip uninstall --quiet --yes torchvision; }
 
-.PHONY: demo test test-slow sweep fuzz check benchmark clean
+.PHONY: demo test test-slow test-torch sweep fuzz check benchmark clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.demo
@@ -38,6 +52,9 @@ test: $(VENV)/.installed
 
 test-slow: $(VENV)/.installed
 	$(PYTEST) -m slow
+
+test-torch: $(TORCH_VENV)/.installed
+	OMP_NUM_THREADS=1 $(TORCH_VENV)/bin/python -m pytest -n $(WORKERS) $(CENTRAL_TESTS) $(NOT_CENTRAL)
 
 sweep: $(VENV)/.installed
 	$(PYTEST) -m sweep
@@ -64,5 +81,15 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -c "import torchvision" 2>/dev/null || $(SET_TORCHVISION_ASIDE)
 	touch $@
 
+# Without the pins of torch and what belongs to it. A build for CUDA comes without its needs, of which few are of Python.
+$(TORCH_VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(TORCH_VENV)
+	$(TORCH_PIP) $(if $(CUDA_STUBS),--no-deps torch==$(TORCH),torch==$(TORCH) --index-url $(CPU_INDEX))
+	$(if $(CUDA_STUBS),$(TORCH_PIP) $$($(TORCH_VENV)/bin/python .ci/needs_of_torch.py))
+	$(if $(CUDA_STUBS),$(TORCH_VENV)/bin/python .ci/cuda_stubs.py)
+	sed '/^torch/d; /^triton/d; /^setuptools/d' constraints.txt > $(TORCH_VENV)/constraints.txt
+	$(TORCH_PIP) --constraint $(TORCH_VENV)/constraints.txt --editable ".[test-core]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(VENV)-torch-* build *.egg-info

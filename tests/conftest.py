@@ -27,10 +27,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def simulation(request: pytest.FixtureRequest) -> Iterator[None]:
     """Simulate the XPU for the whole run where ``--device xpu`` asks for one and there is none."""
     wanted = request.config.getoption("--device") == "xpu" and not torch.xpu.is_available()
-    if wanted and torch.backends.cuda.is_built():
-        pytest.skip("an XPU can be simulated in CPU builds of torch only")
+    if wanted:
+        skip_unless_simulated()
     with xpu_amp_dynamo.simulated_xpu() if wanted else contextlib.nullcontext():
         yield
+
+
+@pytest.fixture(autouse=True)
+def only_where_simulated(request: pytest.FixtureRequest) -> None:
+    """Skip what needs a simulated XPU where the build of torch allows none."""
+    if "simulated_xpu" in request.fixturenames:
+        skip_unless_simulated()
+
+
+def skip_unless_simulated() -> None:
+    """Skip a test where torch is built for a GPU."""
+    if torch.backends.cuda.is_built():
+        pytest.skip("an XPU can be simulated in CPU builds of torch only")
 
 
 @pytest.fixture(scope="session", autouse=True)
