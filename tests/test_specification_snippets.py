@@ -43,7 +43,6 @@ def test_imperative_inference(x, device):
     assert close_to_float32(y, model, x)
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit")  # deprecated, and the specification's path
 def test_torchscript_inference(x, device):
     model = original = SimpleNet().to(device).eval()
     with autocast(device, dtype=torch.float16):

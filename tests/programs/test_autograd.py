@@ -23,8 +23,6 @@ BFLOAT16, FLOAT32 = torch.bfloat16, torch.float32
 pytestmark = [
     # Dynamo makes one when it captures a custom function, torch 2.13.0.
     pytest.mark.filterwarnings("ignore:.*Function.* should not be instantiated:DeprecationWarning"),
-    # PyTorch's own decompositions for forward mode, torch 2.13.0.
-    pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning"),
 ]
 
 

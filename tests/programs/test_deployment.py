@@ -160,7 +160,6 @@ def test_the_package_is_half_as_large(tmp_path):
     assert sizes["recast"] - sizes["cached"] > 0.9 * 2 * 512 * 512 * 2
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit")  # deprecated, and the specification's path
 def test_traced_and_frozen(tmp_path):
     model, x = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU()).eval(), torch.randn(1, 3, 8, 8)
     with torch.no_grad(), xpu_amp_dynamo.autocast("cpu"):

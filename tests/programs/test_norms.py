@@ -191,7 +191,6 @@ def test_without_a_region_norms_read_and_give_captured_dtypes():
     assert torch.equal(compiled(x), norm(low.float()))
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.*` is deprecated")
 def test_traces_checkpoints_and_grad_modes_agree(device):
     xpu_amp_dynamo.install(device_type=device)
     norm = nn.LayerNorm(8)

@@ -206,7 +206,6 @@ def test_threads_have_their_own_regions(device):
     assert [dtypes[i] for i in range(8)] == wanted
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit")  # deprecated, and the specification's path
 def test_trace_and_freeze(device):
     model = torch.nn.Conv2d(3, 4, 3).to(device).eval()
     x = torch.randn(1, 3, 8, 8, device=device)

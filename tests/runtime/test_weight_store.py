@@ -322,7 +322,6 @@ def test_graphs_that_differentiate_under_no_grad_get_gradients(inner_backend):
     assert layer.weight.grad is not None
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")
 def test_traces_read_weights_and_not_kept_casts():
     layer, x = torch.nn.Linear(8, 8).eval(), torch.randn(4, 8)
     with torch.no_grad():

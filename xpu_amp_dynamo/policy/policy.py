@@ -10,7 +10,7 @@ from typing import Any
 from xpu_amp_dynamo.errors import OverlappingOpsError, UnknownOpError, UnknownPolicyError
 from xpu_amp_dynamo.policy.cast_rule import Category
 from xpu_amp_dynamo.policy.listable import refuse_unlistable
-from xpu_amp_dynamo.policy.op_names import resolve_op
+from xpu_amp_dynamo.policy.op_names import overloads_of, resolve_op
 from xpu_amp_dynamo.policy.tables import completion, documented, ipex, torch_xpu
 from xpu_amp_dynamo.policy.tables.opaque import OPAQUE
 
@@ -115,9 +115,12 @@ class Policy:
 
     @functools.cached_property
     def opaque_ops(self) -> frozenset[str]:
-        """Unlisted ops inside of which autocast is off, since their compiled kernels call ops that are cast."""
+        """Unlisted ops inside of which autocast is off, since their compiled kernels call ops that are cast.
+
+        Some of the table are new in later versions of torch than this one.
+        """
         cast = self.lower_precision | self.float32
-        calling = (op for op, called in OPAQUE.items() if cast.intersection(called))
+        calling = (op for op, called in OPAQUE.items() if cast.intersection(called) and overloads_of(op))
         return frozenset(calling if not self.casts_inside_kernels else ()) - self.categories.keys()
 
     @functools.cached_property

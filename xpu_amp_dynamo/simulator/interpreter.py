@@ -2,7 +2,7 @@
 
 Inductor itself knows how to launch under the interpreter; what is missing is a device library for it, access to
 the memory of XPU tensors, and device functions of modules that were imported before the interpreter was asked for.
-Checked on torch 2.13.0 with triton 3.7.1.
+Checked on torch 2.13.0 with triton 3.7.1, and on 2.15.0 with 3.9.0.
 """
 
 from __future__ import annotations
@@ -34,13 +34,41 @@ _TORCH_DTYPES = {
 
 def simulate_triton(stack: contextlib.ExitStack) -> None:
     """Run Triton kernels on the host, until ``stack`` closes."""
+    import triton.compiler.compiler
     from triton.runtime.jit import JITFunction
 
     stack.enter_context(mock.patch.dict("os.environ", {"TRITON_INTERPRET": "1"}))
     stack.enter_context(mock.patch.object(JITFunction, "__call__", _call_device_function))
     stack.enter_context(mock.patch.object(CachingAutotuner, "run", _on_host(CachingAutotuner.run)))
     stack.enter_context(mock.patch("triton.runtime.interpreter._convert_float", _convert_float))
+    make_backend = triton.compiler.compiler.make_backend
+    stack.enter_context(mock.patch("triton.compiler.compiler.make_backend", _make_backend(make_backend)))
     simulate_libdevice(stack)
+
+
+class _Backend:
+    """Stands for the backend of XPUs, of which torch 2.15 asks what may be set where a user's kernel is launched."""
+
+    # Those of Intel's Triton 3.7 that change how a kernel is run, and not what it computes.
+    OPTIONS = (
+        "num_warps",
+        "num_ctas",
+        "num_stages",
+        "cluster_dims",
+        "warp_size",
+        "grf_mode",
+        "enable_fp_fusion",
+        "debug",
+    )
+
+    def parse_options(self, options: dict[str, Any]) -> types.SimpleNamespace:
+        """Return the options by name, as given or else without a value."""
+        return types.SimpleNamespace(**{**dict.fromkeys(self.OPTIONS), **options})
+
+
+def _make_backend(make: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that makes backends of Triton, of XPUs too."""
+    return lambda target: _Backend() if target.backend == "xpu" else make(target)
 
 
 def _convert_float(data: np.ndarray, source: Any, target: Any, rounding_mode: object) -> np.ndarray:

@@ -115,7 +115,7 @@ def double_data(weight: torch.Tensor) -> torch.Tensor:
 def scripted(model: Model) -> None:
     """Write through ``.data`` in TorchScript."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=DeprecationWarning)  # of torch.jit.script
+        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")
         double = torch.jit.script(double_data)
     double(weight(model))
 
