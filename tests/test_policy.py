@@ -41,7 +41,8 @@ def test_completion_never_contradicts_the_document():
 def test_torch_table_names_what_the_running_torch_registers():
     registered = torch._C._dispatch_get_registrations_for_dispatch_key("AutocastXPU")
     names = {name.removeprefix("aten::").partition(".")[0] for name in registered}
-    assert names == set(Policy.named("torch").categories)
+    later = {"rms_norm"} if torch.__version__ < "2.12" else set()
+    assert names == set(Policy.named("torch").categories) - later
 
 
 def test_ipex_table_has_the_registered_sizes():

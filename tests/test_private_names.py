@@ -45,7 +45,9 @@ def dotted(node: ast.AST, imported: dict[str, str]) -> str:
     """Return the full name that an expression spells out; empty if it starts with nothing imported."""
     if isinstance(node, ast.Name):
         return imported.get(node.id, "")
-    base = dotted(node.value, imported) if isinstance(node, ast.Attribute) else ""
+    if not isinstance(node, ast.Attribute):
+        return ""
+    base = dotted(node.value, imported)
     return f"{base}.{node.attr}" if base else ""
 
 

@@ -3,7 +3,7 @@
 A graph cannot cast inside a kernel, so autocast is off inside these ops where a policy does not list them.
 
 Source: the profiler's record of what ops call, over the samples of PyTorch's OpInfo database, and a run of each in a
-region that lists what it calls; torch 2.13.0 and 2.15.0, in which ``linalg_matrix_sqrth`` and ``linalg_polar`` are new.
+region that lists what it calls; torch 2.13.0 and 2.15.0; ``linalg_matrix_sqrth`` and ``linalg_polar`` are new in 2.14.
 """
 
 # Each with those of the ops inside it whose casts would change its result.
