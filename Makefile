@@ -24,7 +24,7 @@ CUDA_STUBS ?=
 BIN := $(VENV)/bin
 TORCH_VENV := $(VENV)-torch-$(TORCH)
 # A constraint of the machine would name another torch.
-TORCH_PIP = env -u PIP_CONSTRAINT $(TORCH_VENV)/bin/pip install --quiet
+TORCH_PIP = PIP_CONSTRAINT=/dev/null $(TORCH_VENV)/bin/pip install --quiet
 EAGER_TESTS := tests/runtime tests/conformance/test_eager.py tests/test_specification_snippets.py
 CENTRAL_TESTS := tests/test_backend.py tests/test_policy.py tests/test_autocast_test_lists.py tests/test_private_names.py \
 	tests/test_torch_version.py tests/test_specification_snippets.py tests/lowering tests/runtime \
