@@ -23,8 +23,12 @@ CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 CUDA_STUBS ?=
 BIN := $(VENV)/bin
 TORCH_VENV := $(VENV)-torch-$(TORCH)
-# A constraint of the machine would name another torch.
-TORCH_PIP = PIP_CONSTRAINT=/dev/null $(TORCH_VENV)/bin/pip install --quiet
+# Without the pins of torch and what belongs to it, and without a constraint that the machine has for pip.
+TORCH_PIP = PIP_CONSTRAINT=/dev/null $(TORCH_VENV)/bin/pip install --quiet --constraint $(TORCH_VENV)/constraints.txt
+INSTALL_FOR_CPU = $(TORCH_PIP) torch==$(TORCH) --index-url $(CPU_INDEX) && $(TORCH_PIP) --editable ".[test-core]"
+INSTALL_FOR_CUDA = $(TORCH_PIP) --no-deps torch==$(TORCH) packaging --editable . && \
+	$(TORCH_PIP) $$($(TORCH_VENV)/bin/python .ci/needs.py torch "xpu-amp-dynamo[test-core]") && \
+	$(TORCH_VENV)/bin/python .ci/cuda_stubs.py
 EAGER_TESTS := tests/runtime tests/conformance/test_eager.py tests/test_specification_snippets.py
 CENTRAL_TESTS := tests/test_backend.py tests/test_policy.py tests/test_autocast_test_lists.py tests/test_private_names.py \
 	tests/test_torch_version.py tests/test_specification_snippets.py tests/lowering tests/runtime \
@@ -81,14 +85,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -c "import torchvision" 2>/dev/null || $(SET_TORCHVISION_ASIDE)
 	touch $@
 
-# Without the pins of torch and what belongs to it. A build for CUDA comes without its needs, of which few are of Python.
 $(TORCH_VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(TORCH_VENV)
-	$(TORCH_PIP) $(if $(CUDA_STUBS),--no-deps torch==$(TORCH),torch==$(TORCH) --index-url $(CPU_INDEX))
-	$(if $(CUDA_STUBS),$(TORCH_PIP) $$($(TORCH_VENV)/bin/python .ci/needs_of_torch.py))
-	$(if $(CUDA_STUBS),$(TORCH_VENV)/bin/python .ci/cuda_stubs.py)
 	sed '/^torch/d; /^triton/d; /^setuptools/d' constraints.txt > $(TORCH_VENV)/constraints.txt
-	$(TORCH_PIP) --constraint $(TORCH_VENV)/constraints.txt --editable ".[test-core]"
+	$(if $(CUDA_STUBS),$(INSTALL_FOR_CUDA),$(INSTALL_FOR_CPU))
 	touch $@
 
 clean:
