@@ -8,13 +8,12 @@ from __future__ import annotations
 import ast
 import importlib
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[1]
-SOURCES = sorted(path for folder in ("xpu_amp_dynamo", "lowering", "runtime") for path in (ROOT / folder).rglob("*.py"))
+from tests.test_architecture import FILES, ROOT
+
 LIBRARIES = ("torch", "triton")
 # What XPU builds have and the simulated XPU puts there, and what is there while Inductor compiles.
 NOT_ALWAYS = ("torch._C._xpu_", "torch._inductor.virtualized.V.graph.")
@@ -92,7 +91,7 @@ def is_there(name: str) -> bool:
     return True
 
 
-USED = {path.relative_to(ROOT).as_posix(): private_names(path.read_text()) for path in SOURCES}
+USED = {path.relative_to(ROOT).as_posix(): private_names(path.read_text()) for path in sorted(FILES)}
 
 
 def test_a_name_that_is_gone_is_found():

@@ -24,8 +24,8 @@ ONE_IN = 3
 
 def a_few_slowly(names: Iterable[str]) -> list[Any]:
     """Return parameters for ops: one in three is marked slow, and the others are left to the larger sweeps."""
-    slow = {name for name in names if zlib.crc32(name.encode()) % ONE_IN == 0}
-    return [pytest.param(name, marks=pytest.mark.slow if name in slow else pytest.mark.sweep) for name in sorted(names)]
+    marks = {True: pytest.mark.slow, False: pytest.mark.sweep}
+    return [pytest.param(name, marks=marks[zlib.crc32(name.encode()) % ONE_IN == 0]) for name in sorted(names)]
 
 
 @dataclass(frozen=True)

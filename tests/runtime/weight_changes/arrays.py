@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -114,10 +113,7 @@ def double_data(weight: torch.Tensor) -> torch.Tensor:
 
 def scripted(model: Model) -> None:
     """Write through ``.data`` in TorchScript."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")
-        double = torch.jit.script(double_data)
-    double(weight(model))
+    torch.jit.script(double_data)(weight(model))
 
 
 def data_as_an_op(model: Model) -> None:
