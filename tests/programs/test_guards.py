@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import threading
 
 import pytest
@@ -91,6 +92,22 @@ def test_the_region_around_the_call_decides(first, second, counted):
     call, _ = counted
     for region in (first, second, first):
         call(region)
+
+
+@pytest.mark.parametrize("held_by", ["a cycle", "a decorator"])
+def test_regions_that_were_left_are_not_taken_for_open_ones(held_by, counted):
+    call, _ = counted
+    region = torch.autocast("cpu", enabled=False)
+    decorated = region(lambda: None)
+    decorated()
+    if held_by == "a cycle":
+        cycle = [region]
+        cycle.append(cycle)
+        del cycle, decorated
+    del region
+    gc.freeze()  # So that no collection of young objects finds the cycle before the call does.
+    gc.unfreeze()
+    call("other, by hand")
 
 
 def test_each_state_is_compiled_once(counted):

@@ -11,7 +11,7 @@ import functools
 import gc
 import inspect
 from pathlib import Path
-from types import MethodType
+from types import FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -76,16 +76,36 @@ def _disabled_region_is_open(device_type: str, path: tuple[int, ...]) -> bool:
     """Look for an open region of a device type that turns autocast off, once for each path of calls.
 
     It looks at all objects of the process, which takes some milliseconds, so regions that alternate at one place of the
-    code should be of one device type. An open ``with`` statement, or ``ExitStack``, holds on to the bound method that
-    will leave the region. Regions that were entered by hand are known by what they note as they are entered.
+    code should be of one device type.
     """
+
+    def turns_off(regions: list[Any]) -> bool:
+        return any(r.device == device_type and not r._enabled for r in regions)
+
+    entered = _regions_entered_by_statements()
+    if entered:
+        return turns_off(entered)
+    if not turns_off(_regions_entered_by_hand()):
+        return False
+    # A region that was left is known from one that was not only by nothing holding it, but a cycle may.
+    gc.collect()
+    return turns_off(_regions_entered_by_hand())
+
+
+def _regions_entered_by_statements() -> list[Any]:
+    """Return the regions of open ``with`` statements and stacks, which hold the bound method that will leave them."""
     kinds = _kinds_of(torch.autocast)
-    objects = [o for o in gc.get_objects() if type(o) is MethodType or type(o) in kinds]
-    methods = (o for o in objects if type(o) is MethodType and o.__func__.__name__ == "__exit__")
-    regions: list[Any] = [m.__self__ for m in methods if type(m.__self__) in kinds]
-    if not regions:
-        regions = [o for o in objects if type(o) in kinds and hasattr(o, "prev")]
-    return any(r.device == device_type and not r._enabled for r in regions)
+    methods = (o for o in gc.get_objects() if type(o) is MethodType and o.__func__.__name__ == "__exit__")
+    return [m.__self__ for m in methods if type(m.__self__) in kinds]
+
+
+def _regions_entered_by_hand() -> list[Any]:
+    """Return the regions that have ever been entered, known by what they note then, but those kept by decorators."""
+    kinds = _kinds_of(torch.autocast)
+    objects = gc.get_objects()
+    decorators = (o for o in objects if type(o) is FunctionType and o.__code__.co_name == "decorate_autocast")
+    decorating = {id(cell.cell_contents) for decorator in decorators for cell in decorator.__closure__ or ()}
+    return [o for o in objects if type(o) in kinds and hasattr(o, "prev") and id(o) not in decorating]
 
 
 def _kinds_of(kind: type) -> set[type]:
