@@ -2,6 +2,7 @@
 #   make demo    compile two real models with backend="xpu_amp" on the best device present
 #   make test    the tests, without the complete sweeps
 #   make test-slow   the complete sweeps that `make test` leaves out
+#   make test-opencl   the tests that need Intel's compiler and its OpenCL runtime, which it installs: 1.6 GB
 #   make sweep   larger sweeps, which CI leaves out
 #   make fuzz    as many random programs as PROGRAMS says, others in each run
 #   make check   style and types
@@ -29,6 +30,9 @@ INSTALL_FOR_CPU = $(TORCH_PIP) torch==$(TORCH) --index-url $(CPU_INDEX) && $(TOR
 INSTALL_FOR_CUDA = $(TORCH_PIP) --no-deps torch==$(TORCH) packaging --editable . && \
 	$(TORCH_PIP) $$($(TORCH_VENV)/bin/python .ci/needs.py torch "xpu-amp-dynamo[test-core]") && \
 	$(TORCH_VENV)/bin/python .ci/cuda_stubs.py
+# Kernels of real models and of random programs on the simulated XPU.
+OPENCL_TESTS := tests/models/test_models.py::test_inductor_inference tests/models/test_models.py::test_inductor_training_step_in_a_region \
+	tests/programs/test_float32_programs.py::test_float32_programs_through_inductor
 EAGER_TESTS := tests/runtime tests/conformance/test_eager.py tests/test_specification_snippets.py
 CENTRAL_TESTS := tests/test_backend.py tests/test_policy.py tests/test_autocast_test_lists.py tests/test_private_names.py \
 	tests/test_torch_version.py tests/test_specification_snippets.py tests/lowering tests/runtime \
@@ -44,7 +48,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 SET_TORCHVISION_ASIDE = { $(BIN)/pip install --quiet --constraint constraints.txt --no-deps --target $(VENV)/aside \
 	torchvision && $(BIN)/pip uninstall --quiet --yes torchvision; }
 
-.PHONY: demo test test-slow test-torch sweep fuzz check benchmark clean
+.PHONY: demo test test-slow test-torch test-opencl sweep fuzz check benchmark clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.demo
@@ -59,6 +63,10 @@ test-slow: $(VENV)/.installed
 
 test-torch: $(TORCH_VENV)/.installed
 	OMP_NUM_THREADS=1 $(TORCH_VENV)/bin/python -m pytest -n $(WORKERS) $(CENTRAL_TESTS) $(NOT_CENTRAL)
+
+test-opencl: $(VENV)/.opencl
+	$(PYTEST) -m "not sweep" tests/simulator
+	RANDOM_PROGRAMS=240 $(PYTEST) -m "not sweep" --timeout 0 --device xpu --xpu-mode opencl $(OPENCL_TESTS)
 
 sweep: $(VENV)/.installed
 	$(PYTEST) -m sweep
@@ -83,6 +91,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet torch==$$(sed -n 's/^torch==//p' constraints.txt) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[test]"
 	$(BIN)/python -c "import torchvision" 2>/dev/null || $(SET_TORCHVISION_ASIDE)
+	touch $@
+
+$(VENV)/.opencl: $(VENV)/.installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[test,opencl]"
+	$(BIN)/python -m xpu_amp_dynamo install-compiler
 	touch $@
 
 $(TORCH_VENV)/.installed: pyproject.toml constraints.txt

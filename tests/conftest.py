@@ -29,7 +29,8 @@ def simulation(request: pytest.FixtureRequest) -> Iterator[None]:
     wanted = request.config.getoption("--device") == "xpu" and not torch.xpu.is_available()
     if wanted:
         skip_unless_simulated()
-    with xpu_amp_dynamo.simulated_xpu() if wanted else contextlib.nullcontext():
+    mode = request.config.getoption("--xpu-mode")
+    with xpu_amp_dynamo.simulated_xpu(mode=mode) if wanted else contextlib.nullcontext():
         yield
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``python -m xpu_amp_dynamo kernels MODULE:FACTORY``."""
+"""The command line: ``python -m xpu_amp_dynamo kernels MODULE:FACTORY`` and ``... install-compiler``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from xpu_amp_dynamo.errors import XpuAmpError
+from xpu_amp_dynamo.simulator.intel_compiler import triton_xpu
 from xpu_amp_dynamo.simulator.parts import PARTS
 from xpu_amp_dynamo.simulator.xpu_kernels import WAYS, xpu_kernels
 
@@ -27,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = _parser().parse_args(arguments)
     try:
-        _print_kernels(given)
+        given.command(given)
     except XpuAmpError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -39,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m xpu_amp_dynamo")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     kernels = commands.add_parser("kernels", help="print the kernels that an XPU would run for a model; needs no XPU")
+    kernels.set_defaults(command=_print_kernels)
     kernels.add_argument(
         "factory",
         metavar="MODULE:FACTORY",
@@ -51,7 +53,15 @@ def _parser() -> argparse.ArgumentParser:
     kernels.add_argument("--part", choices=sorted(PARTS), default="max-1550", help="the GPU to generate code for")
     kernels.add_argument("--beside", nargs="*", default=[], choices=WAYS[1:], help="other ways to compile, to compare")
     kernels.add_argument("--sources", type=Path, metavar="FOLDER", help="write the generated code here")
+    kernels.add_argument("--compile", action="store_true", help="compile the kernels with Intel's compiler, and tell")
+    compiler = commands.add_parser("install-compiler", help="install Intel's kernel compiler, in a folder of its own")
+    compiler.set_defaults(command=_install_compiler)
     return parser
+
+
+def _install_compiler(given: argparse.Namespace) -> None:
+    """Install Triton for XPUs and say where."""
+    print(triton_xpu.install())
 
 
 def _print_kernels(given: argparse.Namespace) -> None:
@@ -63,6 +73,8 @@ def _print_kernels(given: argparse.Namespace) -> None:
         model, *args, kwargs=kwargs, options=options, train=given.train, beside=given.beside, part=given.part
     )
     report.print()
+    if given.compile:
+        report.compile().print()
     if given.sources is not None:
         for path in report.write_sources(given.sources):
             print(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import threading
+from typing import Any
 
 import pytest
 import torch
@@ -101,7 +102,7 @@ def test_regions_that_were_left_are_not_taken_for_open_ones(held_by, counted):
     decorated = region(lambda: None)
     decorated()
     if held_by == "a cycle":
-        cycle = [region]
+        cycle: list[Any] = [region]
         cycle.append(cycle)
         del cycle, decorated
     del region

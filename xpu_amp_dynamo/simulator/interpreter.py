@@ -35,12 +35,16 @@ _TORCH_DTYPES = {
 def simulate_triton(stack: contextlib.ExitStack) -> None:
     """Run Triton kernels on the host, until ``stack`` closes."""
     import triton.compiler.compiler
+    from triton.runtime import interpreter
     from triton.runtime.jit import JITFunction
 
     stack.enter_context(mock.patch.dict("os.environ", {"TRITON_INTERPRET": "1"}))
     stack.enter_context(mock.patch.object(JITFunction, "__call__", _call_device_function))
     stack.enter_context(mock.patch.object(CachingAutotuner, "run", _on_host(CachingAutotuner.run)))
     stack.enter_context(mock.patch("triton.runtime.interpreter._convert_float", _convert_float))
+    # Inductor compiles kernels so that they check their indices.
+    options = interpreter.InterpreterOptions(debug=True, sanitize_overflow=False)
+    stack.enter_context(mock.patch.object(interpreter.interpreter_builder, "options", options))
     make_backend = triton.compiler.compiler.make_backend
     stack.enter_context(mock.patch("triton.compiler.compiler.make_backend", _make_backend(make_backend)))
     simulate_libdevice(stack)
@@ -86,14 +90,18 @@ def _on_host(run: Callable[..., Any]) -> Callable[..., Any]:
 
     def run_on_host(kernel: CachingAutotuner, *args: Any, **kwargs: Any) -> Any:
         args, kwargs = pytree.tree_map_only(torch.Tensor, _host_view, (args, kwargs))
-        if kernel.inductor_meta.get("grid_type") in _GRIDS_OF_USERS:
-            # Inductor passes its own kernels' constants to the interpreter, but not those of others.
-            kernel.configs[0].kwargs.update(_constants(kernel))
+        name_constants(kernel)
         # Lanes that a mask switches off compute on zeros, of which a GPU says nothing.
         with _patched_language(), np.errstate(all="ignore"):
             return run(kernel, *args, **kwargs)
 
     return run_on_host
+
+
+def name_constants(kernel: CachingAutotuner) -> None:
+    """Make the compile-time constants of a user's kernel known where Inductor has those of its own."""
+    if kernel.inductor_meta.get("grid_type") in _GRIDS_OF_USERS:
+        kernel.configs[0].kwargs.update(_constants(kernel))
 
 
 def _constants(kernel: CachingAutotuner) -> dict[str, Any]:

@@ -12,7 +12,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from xpu_amp_dynamo.simulator.compile_report import CompileReport, compile_report
+from xpu_amp_dynamo.simulator.xpu_ops import XpuSupport, xpu_support
+
 WIDTH = 180
+OFF_DEVICE = (XpuSupport.HOST_FALLBACK, XpuSupport.NONE)
 NO_WRAP = ("", "graph", "from", "reads", "writes")
 
 
@@ -44,6 +48,11 @@ class KernelLaunch:
     output_dtypes: tuple[torch.dtype, ...]
     only_casts: bool
 
+    @property
+    def support(self) -> XpuSupport:
+        """How an XPU runs it, as far as files tell."""
+        return XpuSupport.KERNEL if self.is_triton else xpu_support(self.name)
+
 
 @dataclass
 class KernelReport:
@@ -54,12 +63,14 @@ class KernelReport:
         launches: what runs, graph after graph.
         generated: the code that Inductor generated, by graph.
         beside: reports of the same model compiled in other ways, by way.
+        part: the GPU that the code is for.
     """
 
     way: str
     launches: list[KernelLaunch] = field(default_factory=list)
     generated: dict[str, str] = field(default_factory=dict)
     beside: dict[str, KernelReport] = field(default_factory=dict)
+    part: str = "max-1550"
 
     @property
     def triton_launches(self) -> int:
@@ -77,6 +88,11 @@ class KernelReport:
         return sum(launch.only_casts for launch in self.launches)
 
     @property
+    def host_fallbacks(self) -> list[KernelLaunch]:
+        """Calls of ops that no XPU runs: the host does, with copies there and back, or nothing can."""
+        return [launch for launch in self.launches if launch.support in OFF_DEVICE]
+
+    @property
     def bytes_moved(self) -> int:
         """Bytes that all launches read and write."""
         return sum(launch.bytes_read + launch.bytes_written for launch in self.launches)
@@ -91,7 +107,26 @@ class KernelReport:
             self.way,
             [launch for launch in self.launches if launch.graph.startswith(kind)],
             {graph: code for graph, code in self.generated.items() if graph.startswith(kind)},
+            part=self.part,
         )
+
+    def compile(self, target: str | None = None) -> CompileReport:
+        """Compile the Triton kernels with Intel's compiler, with every configuration that autotuning would time.
+
+        Each goes through Triton for XPUs to SPIR-V, and through ocloc to machine code where that is found: on the
+        path, or by the environment variable ``OCLOC``. What was compiled before is taken from the disk.
+
+        Args:
+            target: the GPU to compile for, see :func:`simulated_xpu`; that which the code is for if None.
+
+        Returns:
+            What became of each kernel, those first that a compiler refuses, then those that spill registers.
+
+        Raises:
+            SimulatorError: there is no such part; Triton for XPUs is not installed (``python -m xpu_amp_dynamo
+                install-compiler`` does that) or cannot be on this machine.
+        """
+        return compile_report(self.generated, self.part if target is None else target)
 
     def write_sources(self, folder: str | Path) -> list[Path]:
         """Write the generated code into a folder, one Python file a graph, and return the files.
@@ -135,7 +170,7 @@ def _launch_table(report: KernelReport) -> Table:
         table.add_row(
             str(number),
             launch.graph,
-            f"{launch.name}{' *' if launch.only_casts else ''}",
+            f"{launch.name}{_mark(launch)}",
             ", ".join(launch.ops),
             launch.sources[0] if launch.sources else "",
             readable_bytes(launch.bytes_read),
@@ -145,12 +180,20 @@ def _launch_table(report: KernelReport) -> Table:
     return table
 
 
+def _mark(launch: KernelLaunch) -> str:
+    if launch.support in OFF_DEVICE:
+        return f" ({launch.support.value})"
+    return " *" if launch.only_casts else ""
+
+
 def _totals_table(reports: list[KernelReport]) -> Table:
     """Tabulate the totals of reports side by side."""
     table = Table("", *(report.way for report in reports), title="totals")
     table.add_row("Triton kernels", *(str(report.triton_launches) for report in reports))
     table.add_row("of these only casts", *(str(report.cast_launches) for report in reports))
     table.add_row("extern calls", *(str(report.extern_calls) for report in reports))
+    if any(report.host_fallbacks for report in reports):
+        table.add_row("of these not on the XPU", *(str(len(report.host_fallbacks)) for report in reports))
     table.add_row("bytes moved", *(readable_bytes(report.bytes_moved) for report in reports))
     return table
 

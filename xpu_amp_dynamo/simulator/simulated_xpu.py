@@ -14,7 +14,7 @@ from xpu_amp_dynamo.simulator.device_library import load_device_library, set_dev
 from xpu_amp_dynamo.simulator.parts import PARTS, XpuProperties
 from xpu_amp_dynamo.simulator.refusal import refuse_beside_real_xpu
 
-MODES = ("run", "inspect")
+MODES = ("run", "opencl", "inspect")
 
 # The simulated device belongs to the whole process.
 _one_region = threading.Lock()
@@ -31,8 +31,9 @@ def simulated_xpu(part: str = "max-1550", mode: str = "run") -> Iterator[XpuProp
 
     Args:
         part: the GPU whose properties the device has: ``"max-1550"``, ``"arc-b580"`` or ``"arc-a770"``.
-        mode: ``"run"`` runs compiled kernels by Triton's interpreter; ``"inspect"`` generates them and leaves them
-            out, so that compiled code returns zeros of the right shapes and dtypes.
+        mode: ``"run"`` runs compiled kernels by Triton's interpreter; ``"opencl"`` compiles them with Intel's compiler
+            and runs them by its OpenCL runtime for CPUs, some thousand times faster; ``"inspect"`` generates them and
+            leaves them out, so that compiled code returns zeros of the right shapes and dtypes.
 
     Yields:
         The properties of the device, as ``torch.xpu.get_device_properties()`` gives them.
@@ -87,3 +88,7 @@ def _simulate_compilation(stack: contextlib.ExitStack, mode: str) -> None:
         simulate_triton(stack)
     if mode == "inspect":
         skip_kernels(stack)
+    elif mode == "opencl":
+        from xpu_amp_dynamo.simulator.opencl.run_kernels import run_kernels_by_opencl
+
+        run_kernels_by_opencl(stack)

@@ -69,6 +69,8 @@ def xpu_kernels(
         around = _region("xpu_amp" if region else "float32", parsed)
         report = _report("xpu_amp", xpu_model, inputs, train, around, backend="xpu_amp", options=options)
         report.beside = {way: _report(way, xpu_model, inputs, train, _region(way, parsed)) for way in beside}
+    for each in (report, *report.beside.values()):
+        each.part = part
     return report
 
 

@@ -1,0 +1,174 @@
+"""Kernels run by Intel's OpenCL runtime: as the interpreter runs them, and what is said where there is no runtime."""
+
+from __future__ import annotations
+
+import copy
+import importlib.metadata
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import xpu_amp_dynamo
+from tests.simulator.test_compiled import largest_error, run
+from tests.simulator.zoo import ZOO, build
+from xpu_amp_dynamo.errors import SimulatorError
+from xpu_amp_dynamo.simulator.intel_compiler import triton_xpu
+from xpu_amp_dynamo.simulator.opencl import device
+
+# Sums in another order, and other functions of mathematics, are both of float32's precision; behind them some values
+# round to the neighbour in bfloat16, of 8 bits.
+BOUNDS = {torch.float32: 1e-6, torch.bfloat16: 2e-3}
+
+
+@pytest.fixture
+def opencl():
+    """Skip where the runtime or the compiler is not installed; `make test-opencl` installs both."""
+    try:
+        device.context()
+        triton_xpu.installed_folder()
+    except SimulatorError as error:
+        pytest.skip(str(error))
+
+
+def run_in(mode, model, x, **compile_options):
+    with xpu_amp_dynamo.simulated_xpu(mode=mode):
+        compiled = torch.compile(copy.deepcopy(model).to("xpu"), **compile_options)
+        return run(compiled, x.to("xpu"))
+
+
+@pytest.mark.parametrize("dtype", BOUNDS, ids=str)
+@pytest.mark.parametrize("name", ZOO)
+def test_it_agrees_with_the_interpreter(name, dtype, opencl):
+    model, x = build(name)
+    options = {} if dtype is torch.float32 else {"backend": "xpu_amp", "options": {"dtype": dtype}}
+    expected = run_in("run", model, x, **options)
+    assert largest_error(run_in("opencl", model, x, **options), expected) < BOUNDS[dtype]
+
+
+def test_other_kernels_agree_with_the_interpreter(opencl):
+    """Scans, sorts, indices, random numbers, a sum by atomic additions, long reductions, integers and booleans."""
+
+    def program(x, indices):
+        scattered = torch.zeros_like(x).index_add(0, indices, x)
+        return (
+            x.cumsum(0),
+            x.sort(-1).values,
+            x[indices],
+            x.argmax(-1),
+            scattered,
+            torch.where(x > 0, x, x.exp()).sum(),
+            x.repeat(1, 50).var(-1),
+            (indices * 3) % 7,
+            x.double().sin(),
+            torch.nn.functional.max_pool2d(x[None], 3),
+            torch.special.erfinv(x.tanh()),
+        )
+
+    def outcome(mode):
+        with xpu_amp_dynamo.simulated_xpu(mode=mode):
+            x = torch.linspace(-2, 2, 128).view(8, 16).to("xpu")
+            indices = torch.tensor([3, 1, 3, 0, 7, 2, 2, 5], device="xpu")
+            return [value.cpu() for value in torch.compile(program, backend="xpu_amp")(x, indices)]
+
+    torch.testing.assert_close(outcome("opencl"), outcome("run"), rtol=1e-5, atol=1e-5)
+
+
+def test_a_model_of_real_size_learns_as_eager_autocast_on_the_cpu(opencl):
+    torch.manual_seed(0)
+    model: Any = LlamaForCausalLM(
+        LlamaConfig(hidden_size=512, intermediate_size=1024, num_hidden_layers=1, num_attention_heads=8, vocab_size=200)
+    )
+    tokens = torch.randint(0, 200, (1, 16))
+
+    def curve(model, tokens, call):
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        losses = []
+        for _ in range(50):
+            loss = call(tokens)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(loss.item())
+        return torch.tensor(losses)
+
+    model_on_cpu = copy.deepcopy(model)
+
+    def eager(tokens):
+        with torch.autocast("cpu", torch.bfloat16):
+            return model_on_cpu(tokens, labels=tokens).loss
+
+    expected = curve(model_on_cpu, tokens, eager)
+    with xpu_amp_dynamo.simulated_xpu(mode="opencl"):
+        compiled = torch.compile(model.to("xpu"), backend="xpu_amp")
+        actual = curve(model, tokens.to("xpu"), lambda tokens: compiled(tokens, labels=tokens).loss)
+    assert actual[-1] < 0.1 * actual[0]
+    # The curve falls by a factor of thousands; where it is steep, rounding shows as a step more or less.
+    assert (actual - expected).abs().max() < 0.02 * expected[0]
+
+
+BAD_INDEX = """
+import torch, xpu_amp_dynamo
+with xpu_amp_dynamo.simulated_xpu(mode="MODE"):
+    pick = torch.compile(lambda x, i: x[i] * 2, backend="xpu_amp")
+    print(pick(torch.ones(10, 8, device="xpu"), torch.tensor([1, 99], device="xpu")))
+"""
+
+
+def ending_of(mode):
+    return subprocess.run([sys.executable, "-c", BAD_INDEX.replace("MODE", mode)], capture_output=True, text=True)
+
+
+def test_a_bad_index_ends_the_process_with_a_message(opencl):
+    ended = ending_of("opencl")
+    assert ended.returncode
+    assert "index out of bounds: 0 <= tmp4 < 10" in ended.stdout + ended.stderr
+
+
+def test_a_bad_index_is_an_exception_of_the_interpreter():
+    assert "AssertionError('index out of bounds: 0 <= tmp4 < 10')" in ending_of("run").stderr
+
+
+@pytest.fixture
+def forgotten_runtime():
+    """Have the runtime looked for anew, and once more behind the test."""
+    caches = (device.pyopencl, device.context, device.queue)
+    for cache in caches:
+        cache.cache_clear()
+    yield
+    for cache in caches:
+        cache.cache_clear()
+
+
+@pytest.mark.parametrize("package", ["intel-opencl-rt", "intel-cmplr-lib-rt"])
+def test_a_missing_runtime_is_named(package, forgotten_runtime, monkeypatch):
+    files = importlib.metadata.files
+
+    def without(name):
+        if name == package:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return files(name)
+
+    monkeypatch.setattr(importlib.metadata, "files", without)
+    if package != "intel-opencl-rt":
+        monkeypatch.setattr(device, "RUNTIME", "torch")
+        monkeypatch.setattr(device, "DRIVER", "version.py")
+    with (
+        pytest.raises(SimulatorError, match=f"needs {package}, which is not installed: .*opencl"),
+        xpu_amp_dynamo.simulated_xpu(mode="opencl"),
+    ):
+        pass
+    with xpu_amp_dynamo.simulated_xpu():
+        assert torch.ones(2, device="xpu").sum() == 2
+
+
+def test_a_missing_compiler_is_named_before_anything_starts(opencl, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with (
+        pytest.raises(SimulatorError, match="install-compiler"),
+        xpu_amp_dynamo.simulated_xpu(mode="opencl"),
+    ):
+        pass

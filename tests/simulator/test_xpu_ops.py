@@ -1,0 +1,79 @@
+"""Which ops an XPU has kernels for: the table, the report, and the ops of the models' graphs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import torchgen  # type: ignore[import-untyped]
+
+import xpu_amp_dynamo
+from benchmarks.models import MODELS, Size, build
+from xpu_amp_dynamo.simulator import xpu_ops
+from xpu_amp_dynamo.simulator.xpu_ops import XpuSupport, xpu_support
+
+
+@pytest.mark.parametrize(
+    ("op", "support"),
+    [
+        ("aten.addmm.out", XpuSupport.KERNEL),
+        ("aten.mm.dtype_out", XpuSupport.KERNEL),
+        ("aten._scaled_dot_product_fused_attention_overrideable.default", XpuSupport.KERNEL),
+        ("aten.convolution.default", XpuSupport.COMPOSITE),
+        ("aten.linalg_lu.default", XpuSupport.HOST_FALLBACK),
+        ("aten._linalg_eigh.default", XpuSupport.HOST_FALLBACK),
+        ("aten._flash_attention_forward.default", XpuSupport.NONE),
+        ("mylib.twice.default", XpuSupport.UNKNOWN),
+    ],
+)
+def test_support(op, support):
+    assert xpu_support(op) is support
+
+
+def test_the_table_is_what_torch_says():
+    """From torch 2.14 on, native_functions.yaml, which comes with every build, names the XPU's kernels."""
+    text = (Path(torchgen.__file__).parent / "packaged/ATen/native/native_functions.yaml").read_text()
+    entries = {entry.split("(", 1)[0]: entry for entry in re.split(r"^- func: ", text, flags=re.MULTILINE)[1:]}
+    assert len(entries) > 2000
+    kernels = {name for name, entry in entries.items() if re.search(r"^    [^:#]*\bXPU\b[^:]*:", entry, re.MULTILINE)}
+    delegated = {
+        name: re.search(r"^  structured_delegate: (\S+)", entry, re.MULTILINE) for name, entry in entries.items()
+    }
+    named = kernels | {name for name, found in delegated.items() if found and found[1] in kernels}
+    table = xpu_ops._ops_with_kernels()
+    if torch.__version__ >= "2.14":
+        assert len(named) > 1000
+    # Ops come with each version, so that others may lack some.
+    assert named - table == set()
+    if torch.__version__.startswith("2.15"):
+        assert table - named == set()
+
+
+def test_an_op_that_the_host_runs_is_marked():
+    report = xpu_amp_dynamo.xpu_kernels(Solver(), torch.randn(4, 4))
+    assert [launch.name for launch in report.host_fallbacks] == ["aten.linalg_ldl_factor_ex.default"]
+    assert "(host fallback)" in str(report)
+    assert "of these not on the XPU" in str(report)
+
+
+class Solver(torch.nn.Module):
+    def forward(self, x):
+        return torch.linalg.ldl_factor_ex(x @ x.T).LD.relu()
+
+
+# Dynamo looks at the gradients of tensors that cross a graph break, on every device (torch 2.13.0).
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.parametrize("region", [False, True], ids=["default", "region"])
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_every_op_of_a_model_has_a_kernel(name, region):
+    model, inputs = build(name, Size(layers=1), "cpu")
+    report = xpu_amp_dynamo.xpu_kernels(model, kwargs=inputs, train=True, region=region, beside=["stock autocast"])
+    called = [launch for launch in report.launches if not launch.is_triton]
+    assert called
+    assert report.host_fallbacks == []
+    assert {launch.name for launch in called if launch.support is XpuSupport.UNKNOWN} <= OF_OTHER_LIBRARIES
+
+
+OF_OTHER_LIBRARIES = {"transformers.grouped_mm_fallback.default"}

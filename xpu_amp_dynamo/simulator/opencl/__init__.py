@@ -1,0 +1,1 @@
+"""Runs kernels on the host's processor by Intel's OpenCL runtime."""

@@ -1,0 +1,127 @@
+"""Runs the Triton kernels that Inductor generates for XPUs by Intel's OpenCL runtime, on the memory of their tensors.
+
+Checked on torch 2.13.0.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from torch._inductor.async_compile import AsyncCompile
+from torch._inductor.runtime.triton_heuristics import CachingAutotuner
+
+from xpu_amp_dynamo.errors import SimulatorError
+from xpu_amp_dynamo.simulator.intel_compiler import triton_xpu
+from xpu_amp_dynamo.simulator.intel_compiler.compiled_kernel import CompiledKernel, FailedKernel, KernelSource
+from xpu_amp_dynamo.simulator.intel_compiler.processes import compile_kernels
+from xpu_amp_dynamo.simulator.interpreter import name_constants
+from xpu_amp_dynamo.simulator.opencl.device import load_kernel, pyopencl, queue
+
+# What Triton calls the types of numbers that a launch passes, and how OpenCL takes them.
+NUMBERS = {
+    "i1": np.int8,
+    "i8": np.int8,
+    "i16": np.int16,
+    "i32": np.int32,
+    "i64": np.int64,
+    "u8": np.uint8,
+    "u16": np.uint16,
+    "u32": np.uint32,
+    "u64": np.uint64,
+    "fp32": np.float32,
+    "fp64": np.float64,
+}
+
+
+def run_kernels_by_opencl(stack: contextlib.ExitStack) -> None:
+    """Run kernels by OpenCL, until ``stack`` closes; those of one graph are compiled side by side.
+
+    Raises:
+        SimulatorError: the runtime or the compiler is not installed, or cannot be on this machine.
+    """
+    queue()
+    triton_xpu.installed_folder()
+    kernels = _Kernels()
+    wait = AsyncCompile.wait
+
+    def wait_for_all(compiler: AsyncCompile, scope: dict[str, Any]) -> None:
+        wait(compiler, scope)
+        kernels.prepare(value for value in scope.values() if isinstance(value, CachingAutotuner))
+
+    def run(kernel: CachingAutotuner, *args: Any, stream: object = None, **kwargs: Any) -> None:
+        kernels.get(kernel).launch(kernel, args)
+
+    stack.enter_context(mock.patch.object(AsyncCompile, "wait", wait_for_all))
+    stack.enter_context(mock.patch.object(CachingAutotuner, "run", run))
+
+
+class _Kernels:
+    """The kernels of this region, by their code."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[KernelSource, _Kernel] = {}
+        self._by_kernel: WeakKeyDictionary[CachingAutotuner, _Kernel] = WeakKeyDictionary()
+
+    def prepare(self, kernels: Iterable[CachingAutotuner]) -> None:
+        """Compile kernels that are new, side by side, and load them."""
+        sources = dict.fromkeys(map(_source, kernels))
+        new = [source for source in sources if source not in self._loaded]
+        for source, outcome in zip(new, compile_kernels(new), strict=True):
+            if isinstance(outcome, FailedKernel):
+                raise SimulatorError(f"Intel's compiler refuses the kernel {outcome.name}:\n{outcome.message}")
+            self._loaded[source] = _Kernel(outcome[0])
+
+    def get(self, kernel: CachingAutotuner) -> _Kernel:
+        """Return a kernel, compiled now if it was not before."""
+        if kernel not in self._by_kernel:
+            self.prepare([kernel])
+            self._by_kernel[kernel] = self._loaded[_source(kernel)]
+        return self._by_kernel[kernel]
+
+
+def _source(kernel: CachingAutotuner) -> KernelSource:
+    assert kernel.filename is not None
+    return KernelSource(kernel.fn.__name__, Path(kernel.filename).read_text(), for_cpu=True)
+
+
+class _Kernel:
+    """A kernel that is loaded, and how to launch it."""
+
+    def __init__(self, compiled: CompiledKernel) -> None:
+        self._kernel = load_kernel(compiled.program, compiled.name)
+        self._types, self._work_items = compiled.argument_types, compiled.work_items
+        self._shared_memory = compiled.shared_memory
+
+    def launch(self, kernel: CachingAutotuner, args: tuple[Any, ...]) -> None:
+        """Run the kernel and wait until it has ended."""
+        cl = pyopencl()
+        name_constants(kernel)
+        constants = kernel.configs[0].kwargs
+        args, grid = kernel._interpret_args_grid(args, kernel.configs[0])
+        if not all(grid):
+            return
+        names = [name for name in kernel.triton_meta["signature"] if name not in constants]
+        passed = dict(zip(names, args, strict=True))
+        values = [_value(kind, passed[name]) for name, kind in self._types.items()]
+        if self._shared_memory:
+            values.append(cl.LocalMemory(self._shared_memory))
+        self._kernel.set_args(*values)
+        x, *others = map(int, grid)
+        cl.enqueue_nd_range_kernel(
+            queue(), self._kernel, (x * self._work_items, *others), (self._work_items, *(1 for _ in others))
+        ).wait()
+
+
+def _value(kind: str, arg: Any) -> Any:
+    """Return an argument of a launch as OpenCL takes it: memory by its address, which is that of the tensor."""
+    if not kind.startswith("*"):
+        return NUMBERS[kind](arg)
+    # All memory of the host is the device's too, so that no size is asked for.
+    return pyopencl().SVM((ctypes.c_uint8 * 1).from_address(arg.data_ptr()))
