@@ -16,7 +16,7 @@ from torch._dynamo.utils import counters
 
 import xpu_amp_dynamo
 from tests.support.comparison import assert_same, counting_backend
-from tests.support.versions import not_on_2_11
+from tests.support.versions import only_since
 from xpu_amp_dynamo import BackendOptions, Policy, backend, loss_scaling
 from xpu_amp_dynamo.errors import InvalidOptionError
 
@@ -97,7 +97,7 @@ def rounding_program(x, w):
 
 
 @pytest.mark.parametrize(
-    "precision", [pytest.param("exact", marks=not_on_2_11("Inductor rounds on GPUs only")), "fast"]
+    "precision", [pytest.param("exact", marks=only_since("2.13", "Inductor rounds on GPUs only")), "fast"]
 )
 def test_exact_precision_rounds_where_eager_code_rounds(precision):
     x, w = torch.randn(64, 64), torch.randn(64, 64)

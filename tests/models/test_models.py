@@ -11,6 +11,7 @@ import transformers
 
 import xpu_amp_dynamo
 from benchmarks.models import MODELS, Size, build, loss_and_output
+from tests.support.versions import only_since
 
 transformers.logging.set_verbosity_error()
 
@@ -23,6 +24,8 @@ GRADIENT_BOUND = {torch.bfloat16: 0.08, torch.float16: 0.02}
 KINDS = ("bert", "resnet", "unet")
 # The others are left to the larger sweeps where a few models show the same: float16, and what Inductor compiles.
 OTHERS = [pytest.param(name, marks=pytest.mark.sweep) for name in MODELS if name not in KINDS]
+BEFORE_2_13 = only_since("2.13", "Dynamo breaks the graph where a configuration is copied")
+COMPILABLE = [pytest.param(name, marks=BEFORE_2_13 if name in ("t5", "whisper") else ()) for name in MODELS]
 # Dynamo looks at `.grad` of a non-leaf input behind the graph break in GPT-2's loss, torch 2.13.0.
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 
@@ -82,7 +85,7 @@ def test_in_float16(name, device):
     check(name, torch.float16, device)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", COMPILABLE)
 def test_lowered_equals_eager_autocast_and_is_close_to_float32(name, device):
     check(name, torch.bfloat16, device)
 

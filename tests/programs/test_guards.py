@@ -95,12 +95,16 @@ def test_the_region_around_the_call_decides(first, second, counted):
         call(region)
 
 
-@pytest.mark.parametrize("held_by", ["a cycle", "a decorator"])
+@pytest.mark.parametrize("held_by", ["a cycle", "a decorator", "a graph"])
 def test_regions_that_were_left_are_not_taken_for_open_ones(held_by, counted):
     call, _ = counted
     region = torch.autocast("cpu", enabled=False)
     decorated = region(lambda: None)
     decorated()
+    graph = torch.fx.Graph()
+    if held_by == "a graph":
+        region = graph.placeholder("region").meta["example_value"] = torch.amp._enter_autocast("cpu", None, False, None)
+        torch.amp._exit_autocast(region)
     if held_by == "a cycle":
         cycle: list[Any] = [region]
         cycle.append(cycle)
@@ -177,6 +181,27 @@ def test_regions_that_a_graph_break_leaves_open_are_not_around_the_graph(around,
         assert [torch.equal(a.float(), e) for a, e in zip(actual, expected, strict=True)] == [True, True]
     assert counter.frame_count == 3
     assert open_regions() == 0
+
+
+def test_a_graph_that_raised_in_its_region_leaves_none(operands):
+    """A graph run by "eager" does not leave its region then (torch 2.11.0 to 2.15.0): the thread's count stays."""
+    x, w = operands
+
+    def pick(x, i):
+        with torch.autocast("cpu", enabled=False):
+            return x[i] @ x[i].T
+
+    bad = torch.tensor([99])
+    with pytest.raises(IndexError):
+        torch.compile(pick, backend="eager")(x, bad)
+    try:
+        compiled = compile_program(pick, inner_backend="eager")
+        assert torch.equal(compiled(x, torch.tensor([1])), x[[1]] @ x[[1]].T)
+        lowered = compile_program(product, inner_backend="eager")(x, w)
+        assert torch.equal(lowered, (x.bfloat16() @ w.bfloat16()).float())
+    finally:
+        while open_regions():
+            torch.autocast_decrement_nesting()
 
 
 @pytest.mark.parametrize("use_reentrant", [True, False])

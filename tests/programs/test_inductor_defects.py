@@ -49,7 +49,7 @@ def test_gradients_behind_nearest_upsampling(model, beside):
 
 
 def test_inductor_reads_a_gradient_before_it_is_added_up(model):
-    """PyTorch mended it in 2.14: ``_wait_for_writes`` can go with older versions."""
+    """Torch 2.13 does, 2.12.1 and 2.14 do not: ``_wait_for_writes`` can go with it."""
 
     def convolution(layer, x):
         weights = layer.weight.to(BFLOAT16), layer.bias.to(BFLOAT16)
@@ -59,4 +59,4 @@ def test_inductor_reads_a_gradient_before_it_is_added_up(model):
         return convolution(model[3], model[2](convolution(model[1], convolution(model[0], x))))
 
     first, *_ = gradients(model, torch.compile(program), torch.randn(1, 3, 32, 32))
-    assert bool(first.any()) is (torch.__version__ >= "2.14")
+    assert bool(first.any()) is (not torch.__version__.startswith("2.13"))

@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 import xpu_amp_dynamo
 from tests.runtime.weight_changes import LIMITS, WIDTH, expected, forward, small_model, weight
-from tests.support.versions import not_on_2_11
+from tests.support.versions import only_since
 from xpu_amp_dynamo import refresh_weights
 
 # "recast" keeps no casts: to see, by hand, that the tests themselves are right.
@@ -171,7 +171,7 @@ def test_weights_of_inference_mode(mode, x):
     assert torch.equal(eager(model, x), expected(model, x))
 
 
-@not_on_2_11("Dynamo does not see that a parameter needs a gradient now")
+@only_since("2.12", "Dynamo does not see that a parameter needs a gradient now")
 def test_frozen_weights_where_gradients_are_enabled(x):
     """Graphs that nothing differentiates keep casts in grad mode too."""
     model, call = small_model().requires_grad_(False), compiled(mode=torch.enable_grad)

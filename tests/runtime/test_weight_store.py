@@ -13,7 +13,7 @@ from torch._inductor.utils import run_and_get_code
 
 import xpu_amp_dynamo
 from tests.runtime.weight_updates import expected, load
-from tests.support.versions import not_on_2_11
+from tests.support.versions import only_since
 from xpu_amp_dynamo import cached_weight_bytes, refresh_weights
 from xpu_amp_dynamo.runtime import weight_store
 from xpu_amp_dynamo.runtime.weight_store import WEIGHTS
@@ -206,7 +206,7 @@ def test_weights_of_inference_mode_are_cast_at_every_call(x):
         assert torch.equal(after, torch.nn.functional.linear(x.bfloat16(), *lower).float())
 
 
-@not_on_2_11("Dynamo does not see that a parameter needs no gradient any more")
+@only_since("2.12", "Dynamo does not see that a parameter needs no gradient any more")
 def test_training_graphs_cast_at_every_call(model, x):
     program = compiled(model)
     program(x).sum().backward()

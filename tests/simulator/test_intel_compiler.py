@@ -140,8 +140,9 @@ def test_a_compiler_that_ends_is_a_failure_of_the_kernel(no_compiler, monkeypatc
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(triton_xpu, "installed_folder", lambda: tmp_path)
     monkeypatch.setattr(processes, "WORKER", "crash")
-    monkeypatch.setattr(processes, "_idle", type(processes._idle)())
+    processes.end_workers()
     outcomes = processes.compile_kernels([KernelSource("first", "1"), KernelSource("other", "2")])
+    processes.end_workers()
     for name, outcome in zip(("first", "other"), outcomes, strict=True):
         assert isinstance(outcome, FailedKernel)
         assert outcome.name == name

@@ -115,7 +115,10 @@ def test_regions_do_not_nest_nor_overlap():
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"part": "max-1100"}, r"no part 'max-1100'.*'arc-a770', 'arc-b580'"), ({"mode": "fast"}, "'run', 'inspect'")],
+    [
+        ({"part": "max-1100"}, r"no part 'max-1100'.*'arc-a770', 'arc-b580'"),
+        ({"mode": "fast"}, "'run', 'opencl', 'inspect'"),
+    ],
 )
 def test_unknown_arguments_are_refused(arguments, message):
     with pytest.raises(SimulatorError, match=message), simulated_xpu(**arguments):

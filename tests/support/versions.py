@@ -6,6 +6,6 @@ import pytest
 import torch
 
 
-def not_on_2_11(reason: str) -> pytest.MarkDecorator:
-    """Skip a test on torch 2.11, which lacks what the test is about; its support is reduced."""
-    return pytest.mark.skipif(torch.__version__ < "2.12", reason=f"{reason} (torch 2.11.0)")
+def only_since(version: str, reason: str) -> pytest.MarkDecorator:
+    """Skip a test on versions of torch before one: 2.12 and 2.11 lack things, and their support is reduced."""
+    return pytest.mark.skipif(torch.__version__ < version, reason=f"{reason} before torch {version}")

@@ -15,6 +15,7 @@ from types import FunctionType, MethodType
 from typing import Any
 
 import torch
+from torch.amp.autocast_mode import _UnmanagedAutocast
 
 from xpu_amp_dynamo.compat.autocast import autocast_device_types
 
@@ -109,5 +110,9 @@ def _regions_entered_by_hand() -> list[Any]:
 
 
 def _kinds_of(kind: type) -> set[type]:
-    """Return a class and all classes derived from it."""
-    return {kind}.union(*map(_kinds_of, kind.__subclasses__()))
+    """Return a class and all classes derived from it, but that of which graphs make regions as they run.
+
+    No call of ours is inside such a one, and those of Dynamo's traces live as long as the graphs.
+    """
+    derived = (each for each in kind.__subclasses__() if each is not _UnmanagedAutocast)
+    return {kind}.union(*map(_kinds_of, derived))

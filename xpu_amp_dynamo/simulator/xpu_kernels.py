@@ -67,10 +67,8 @@ def xpu_kernels(
         xpu_model = copy_to_xpu(model)
         inputs = pytree.tree_map_only(torch.Tensor, lambda t: t.to("xpu"), (args, dict(kwargs or {})))
         around = _region("xpu_amp" if region else "float32", parsed)
-        report = _report("xpu_amp", xpu_model, inputs, train, around, backend="xpu_amp", options=options)
-        report.beside = {way: _report(way, xpu_model, inputs, train, _region(way, parsed)) for way in beside}
-    for each in (report, *report.beside.values()):
-        each.part = part
+        report = _report("xpu_amp", part, xpu_model, inputs, train, around, backend="xpu_amp", options=options)
+        report.beside = {way: _report(way, part, xpu_model, inputs, train, _region(way, parsed)) for way in beside}
     return report
 
 
@@ -94,6 +92,7 @@ def _without_values(weight: torch.nn.Parameter) -> torch.nn.Parameter:
 
 def _report(
     way: str,
+    part: str,
     model: torch.nn.Module,
     inputs: tuple[tuple[Any, ...], dict[str, Any]],
     train: bool,
@@ -105,7 +104,7 @@ def _report(
 
     torch._dynamo.reset()
     compiled = torch.compile(model, **compile_options)
-    report = KernelReport(way)
+    report = KernelReport(way, part=part)
     with record_launches(report), torch.set_grad_enabled(train):
         with region:
             output = compiled(*inputs[0], **inputs[1])

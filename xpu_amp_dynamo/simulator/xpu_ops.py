@@ -46,7 +46,8 @@ class XpuSupport(Enum):
 
 
 @functools.cache
-def _ops_with_kernels() -> frozenset[str]:
+def ops_with_xpu_kernels() -> frozenset[str]:
+    """Return the ATen ops for which torch 2.15 has XPU kernels, by name and overload."""
     lines = Path(__file__).with_name("xpu_ops.txt").read_text().splitlines()
     return frozenset(line for line in lines if not line.startswith("#"))
 
@@ -63,7 +64,7 @@ def xpu_support(op: str) -> XpuSupport:
     name = name.removesuffix(".default")
     if name.partition(".")[0] in HOST_FALLBACKS:
         return XpuSupport.HOST_FALLBACK
-    if name in _ops_with_kernels():
+    if name in ops_with_xpu_kernels():
         return XpuSupport.KERNEL
     has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
     return XpuSupport.COMPOSITE if any(has_kernel(f"aten::{name}", key) for key in COMPOSITE_KEYS) else XpuSupport.NONE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from tests.support.captured_graphs import assert_lowers_to, casts_in, lowered_graphs
-from tests.support.versions import not_on_2_11
+from tests.support.versions import only_since
 
 X, W = torch.ones(2, 4), torch.ones(4, 4)
 FLOAT16 = torch.float16
@@ -15,7 +15,7 @@ class Subclass(torch.autocast):
     """A subclass of autocast, which Dynamo inlines into calls that set the state."""
 
 
-@not_on_2_11("Dynamo inlines no subclass of autocast")
+@only_since("2.12", "Dynamo inlines no subclass of autocast")
 def test_inlined_subclass_is_lowered_and_its_calls_are_gone():
     def program(x):
         with Subclass("cpu", dtype=torch.float16):

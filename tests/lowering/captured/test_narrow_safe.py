@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
 from tests.support.samples import OPS
 from xpu_amp_dynamo.policy.op_names import overloads_of
 from xpu_amp_dynamo.policy.tables import narrow_safe
+from xpu_amp_dynamo.simulator.xpu_ops import ops_with_xpu_kernels
 
-XPU_KERNELS = set((Path(__file__).parent / "xpu_kernels_2.15.txt").read_text().splitlines())
 COMPOSITE_KEYS = ("CompositeImplicitAutograd", "CompositeExplicitAutograd", "CompositeExplicitAutogradNonFunctional")
 LOWER = (torch.bfloat16, torch.float16)
 COMPUTING = (
@@ -58,4 +56,4 @@ def test_an_xpu_has_kernels(name):
     """Names without an ATen op are methods and functions of Python, which call other ops of the table."""
     for op in overloads_of(name):
         composite = any(torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), key) for key in COMPOSITE_KEYS)
-        assert composite or op.name().removeprefix("aten::") in XPU_KERNELS, op.name()
+        assert composite or op.name().removeprefix("aten::") in ops_with_xpu_kernels(), op.name()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import hashlib
 import os
 import pickle
@@ -83,6 +85,14 @@ def _compile(source: KernelSource) -> Outcome:
 _idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
 
 
+@atexit.register
+def end_workers() -> None:
+    """End the processes that have nothing to do."""
+    with contextlib.suppress(queue.Empty):
+        while True:
+            _idle.get_nowait().end()
+
+
 class _Worker:
     """A process that compiles, started when it is first needed and again when it has ended."""
 
@@ -96,6 +106,13 @@ class _Worker:
         outcome = self._ask(source)
         # It ended by itself, since it had nothing to do, in the moment that this was sent.
         return self._failure(source, self._ask(source) if outcome == 0 else outcome)
+
+    def end(self) -> None:
+        """End the process and remove its files."""
+        if self._process is not None:
+            self._process.kill()
+            _end(self._process)
+        self._folder.cleanup()
 
     def _failure(self, source: KernelSource, outcome: Outcome | int) -> Outcome:
         if not isinstance(outcome, int):
@@ -111,7 +128,7 @@ class _Worker:
             _stream(process.stdin).flush()
             return pickle.load(_stream(process.stdout))
         except (EOFError, BrokenPipeError, pickle.UnpicklingError):
-            return process.wait()
+            return _end(process)
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
@@ -135,6 +152,15 @@ class _Worker:
                 stdout=subprocess.PIPE,
                 stderr=log,
             )
+
+
+def _end(process: subprocess.Popen[bytes]) -> int:
+    """Wait for a process to end, close its streams and return its status."""
+    status = process.wait()
+    for stream in (process.stdin, process.stdout):
+        with contextlib.suppress(BrokenPipeError):  # what was written and not read
+            _stream(stream).close()
+    return status
 
 
 def _stream(stream: IO[bytes] | None) -> Any:
