@@ -21,7 +21,7 @@ from xpu_amp_dynamo.simulator.opencl import device
 
 # Sums in another order, and other functions of mathematics, are both of float32's precision; behind them some values
 # round to the neighbour in bfloat16, of 8 bits.
-BOUNDS = {torch.float32: 1e-6, torch.bfloat16: 2e-3}
+BOUNDS = {torch.float32: 5e-6, torch.bfloat16: 2e-3}
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import hashlib
 import os
 import pickle
@@ -51,6 +52,7 @@ def compile_kernels(sources: Sequence[KernelSource]) -> list[Outcome]:
         else:
             outcomes[source] = kept
     if missing:
+        triton_xpu.installed_folder()
         outcomes.update(zip(missing, _compiled(missing), strict=True))
     return [outcomes[source] for source in sources]
 
@@ -193,6 +195,7 @@ def _file(source: KernelSource) -> Path:
     return cache_folder() / "kernels" / key[:2] / f"{key}.pickle"
 
 
+@functools.cache
 def _own_code() -> str:
     """Return the code of the modules that make a compiled kernel, of which what was kept must be."""
     return "".join(file.read_text() for file in sorted(Path(__file__).parent.glob("*.py")))
