@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,10 @@ NUMBERS = {
     "fp32": np.float32,
     "fp64": np.float64,
 }
+
+
+# A kernel keeps its arguments from one call of OpenCL to the next.
+_one_launch = threading.Lock()
 
 
 def run_kernels_by_opencl(stack: contextlib.ExitStack) -> None:
@@ -98,6 +103,12 @@ class _Kernel:
         self._kernel = load_kernel(compiled.program, compiled.name)
         self._types, self._work_items = compiled.argument_types, compiled.work_items
         self._shared_memory = compiled.shared_memory
+        unknown = [kind for kind in self._types.values() if kind not in NUMBERS and not kind.startswith("*")]
+        if unknown:
+            raise SimulatorError(
+                f"the kernel {compiled.name} takes arguments of the types {unknown}, which only real XPUs can be passed; "
+                'use simulated_xpu(mode="run")'
+            )
 
     def launch(self, kernel: CachingAutotuner, args: tuple[Any, ...]) -> None:
         """Run the kernel and wait until it has ended."""
@@ -112,11 +123,11 @@ class _Kernel:
         values = [_value(kind, passed[name]) for name, kind in self._types.items()]
         if self._shared_memory:
             values.append(cl.LocalMemory(self._shared_memory))
-        self._kernel.set_args(*values)
         x, *others = map(int, grid)
-        cl.enqueue_nd_range_kernel(
-            queue(), self._kernel, (x * self._work_items, *others), (self._work_items, *(1 for _ in others))
-        ).wait()
+        size, group = (x * self._work_items, *others), (self._work_items, *(1 for _ in others))
+        with _one_launch:
+            self._kernel.set_args(*values)
+            cl.enqueue_nd_range_kernel(queue(), self._kernel, size, group).wait()
 
 
 def _value(kind: str, arg: Any) -> Any:
