@@ -106,7 +106,7 @@ class _Kernel:
         unknown = [kind for kind in self._types.values() if kind not in NUMBERS and not kind.startswith("*")]
         if unknown:
             raise SimulatorError(
-                f"the kernel {compiled.name} takes arguments of the types {unknown}, which only real XPUs can be passed; "
+                f"the kernel {compiled.name} takes arguments of the types {unknown}, which cannot be passed here; "
                 'use simulated_xpu(mode="run")'
             )
 
