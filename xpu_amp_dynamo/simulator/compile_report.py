@@ -120,10 +120,7 @@ def _sources(code: str, architecture: int) -> list[KernelSource]:
         for call in calls
         if isinstance(call.func, ast.Attribute) and call.func.attr == "triton" and len(call.args) >= 2
     )
-    return [
-        KernelSource(ast.literal_eval(name), ast.literal_eval(text), architecture, every_configuration=True)
-        for name, text in kernels
-    ]
+    return [KernelSource(ast.literal_eval(name), ast.literal_eval(text), architecture) for name, text in kernels]
 
 
 def _verdict(kernel: CompiledKernel, target: str, ocloc: str | None) -> KernelVerdict:

@@ -13,14 +13,14 @@ class KernelSource:
         name: the name of the Triton function.
         code: the Python module that holds it.
         architecture: number of the architecture to compile for, that for which the code was written if None.
-        every_configuration: whether to compile it with each configuration that autotuning would time, or the first.
+        configuration: which of the configurations that autotuning would time to compile it with, each if None.
         for_cpu: whether to build a program for Intel's OpenCL runtime for CPUs too.
     """
 
     name: str
     code: str
     architecture: int | None = None
-    every_configuration: bool = False
+    configuration: int | None = None
     for_cpu: bool = False
 
 

@@ -68,7 +68,8 @@ def _compile(source: KernelSource) -> list[CompiledKernel] | FailedKernel:
     """Compile a kernel with its configurations."""
     try:
         kernel = _load(source)
-        configurations = kernel.configs if source.every_configuration else kernel.configs[:1]
+        one = source.configuration
+        configurations = kernel.configs if one is None else [kernel.configs[one]]
         return [_compile_one(kernel, configuration, source) for configuration in configurations]
     except Exception:  # Goes to the process that asked, as text: exceptions of compilers do not pickle.
         return FailedKernel(source.name, traceback.format_exc()[-MESSAGE_LENGTH:])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -76,12 +77,13 @@ class _Kernels:
 
     def prepare(self, kernels: Iterable[CachingAutotuner]) -> None:
         """Compile kernels that are new, side by side, and load them."""
-        sources = dict.fromkeys(map(_source, kernels))
-        new = [source for source in sources if source not in self._loaded]
+        by_source = {_source(kernel): kernel for kernel in kernels}
+        new = [source for source in by_source if source not in self._loaded]
         for source, outcome in zip(new, compile_kernels(new), strict=True):
             if isinstance(outcome, FailedKernel):
-                raise SimulatorError(f"Intel's compiler refuses the kernel {outcome.name}:\n{outcome.message}")
-            self._loaded[source] = _Kernel(outcome[0])
+                self._loaded[source] = _compiled_otherwise(by_source[source], source, outcome)
+            else:
+                self._loaded[source] = _Kernel(outcome[0], 0)
 
     def get(self, kernel: CachingAutotuner) -> _Kernel:
         """Return a kernel, compiled now if it was not before."""
@@ -93,13 +95,23 @@ class _Kernels:
 
 def _source(kernel: CachingAutotuner) -> KernelSource:
     assert kernel.filename is not None
-    return KernelSource(kernel.fn.__name__, Path(kernel.filename).read_text(), for_cpu=True)
+    return KernelSource(kernel.fn.__name__, Path(kernel.filename).read_text(), configuration=0, for_cpu=True)
+
+
+def _compiled_otherwise(kernel: CachingAutotuner, source: KernelSource, failure: FailedKernel) -> _Kernel:
+    """Return a kernel in another configuration, since the runtime's compiler ends on some (intel-opencl-rt 2026.2)."""
+    for index in range(1, len(kernel.configs)):
+        (outcome,) = compile_kernels([dataclasses.replace(source, configuration=index)])
+        if not isinstance(outcome, FailedKernel):
+            return _Kernel(outcome[0], index)
+    raise SimulatorError(f"Intel's compiler refuses the kernel {failure.name}:\n{failure.message}")
 
 
 class _Kernel:
     """A kernel that is loaded, and how to launch it."""
 
-    def __init__(self, compiled: CompiledKernel) -> None:
+    def __init__(self, compiled: CompiledKernel, configuration: int) -> None:
+        self._configuration = configuration
         self._kernel = load_kernel(compiled.program, compiled.name)
         self._types, self._work_items = compiled.argument_types, compiled.work_items
         self._shared_memory = compiled.shared_memory
@@ -114,11 +126,11 @@ class _Kernel:
         """Run the kernel and wait until it has ended."""
         cl = pyopencl()
         name_constants(kernel)
-        constants = kernel.configs[0].kwargs
-        args, grid = kernel._interpret_args_grid(args, kernel.configs[0])
+        configuration = kernel.configs[self._configuration]
+        args, grid = kernel._interpret_args_grid(args, configuration)
         if not all(grid):
             return
-        names = [name for name in kernel.triton_meta["signature"] if name not in constants]
+        names = [name for name in kernel.triton_meta["signature"] if name not in configuration.kwargs]
         passed = dict(zip(names, args, strict=True))
         values = [_value(kind, passed[name]) for name, kind in self._types.items()]
         if self._shared_memory:
