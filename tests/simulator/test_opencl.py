@@ -16,8 +16,9 @@ import xpu_amp_dynamo
 from tests.simulator.test_compiled import largest_error, run
 from tests.simulator.zoo import ZOO, build
 from xpu_amp_dynamo.errors import SimulatorError
-from xpu_amp_dynamo.simulator.intel_compiler import triton_xpu
-from xpu_amp_dynamo.simulator.opencl import device
+from xpu_amp_dynamo.simulator.intel_compiler import processes, triton_xpu
+from xpu_amp_dynamo.simulator.intel_compiler.compiled_kernel import FailedKernel
+from xpu_amp_dynamo.simulator.opencl import device, run_kernels
 
 # Sums in another order, and other functions of mathematics, are both of float32's precision; behind them some values
 # round to the neighbour in bfloat16, of 8 bits.
@@ -108,6 +109,26 @@ def test_a_model_of_real_size_learns_as_eager_autocast_on_the_cpu(opencl):
     assert actual[-1] < 0.1 * actual[0]
     # The curve falls by a factor of thousands; where it is steep, rounding shows as a step more or less.
     assert (actual - expected).abs().max() < 0.02 * expected[0]
+
+
+@pytest.mark.parametrize("refused", [[0], range(100)], ids=["the first", "all"])
+def test_a_kernel_that_the_runtime_cannot_build_is_built_in_another_configuration(refused, opencl, monkeypatch):
+    """Its compiler crashes on some kernels of a ResNet in their first configuration (intel-opencl-rt 2026.2)."""
+
+    def compile_kernels(sources):
+        made = processes.compile_kernels(sources)
+        pairs = zip(sources, made, strict=True)
+        return [FailedKernel(s.name, "it ended") if s.configuration in refused else m for s, m in pairs]
+
+    monkeypatch.setattr(run_kernels, "compile_kernels", compile_kernels)
+    x = torch.linspace(-1, 1, 64).view(8, 8)
+    with xpu_amp_dynamo.simulated_xpu(mode="opencl"):
+        compiled = torch.compile(lambda x: x.relu() * 2)
+        if len(refused) == 1:
+            assert torch.equal(compiled(x.to("xpu")).cpu(), x.relu() * 2)
+        else:
+            with pytest.raises(torch._inductor.exc.InductorError, match="(?s)refuses the kernel triton_poi.*it ended"):
+                compiled(x.to("xpu"))
 
 
 BAD_INDEX = """

@@ -101,7 +101,8 @@ def _on_host(run: Callable[..., Any]) -> Callable[..., Any]:
 def name_constants(kernel: CachingAutotuner) -> None:
     """Make the compile-time constants of a user's kernel known where Inductor has those of its own."""
     if kernel.inductor_meta.get("grid_type") in _GRIDS_OF_USERS:
-        kernel.configs[0].kwargs.update(_constants(kernel))
+        for configuration in kernel.configs:
+            configuration.kwargs.update(_constants(kernel))
 
 
 def _constants(kernel: CachingAutotuner) -> dict[str, Any]:
