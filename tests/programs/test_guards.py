@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.amp.autocast_mode import _enter_autocast, _exit_autocast
 from torch.utils.checkpoint import checkpoint
 
 import xpu_amp_dynamo
@@ -103,8 +104,8 @@ def test_regions_that_were_left_are_not_taken_for_open_ones(held_by, counted):
     decorated()
     graph = torch.fx.Graph()
     if held_by == "a graph":
-        region = graph.placeholder("region").meta["example_value"] = torch.amp._enter_autocast("cpu", None, False, None)
-        torch.amp._exit_autocast(region)
+        region = graph.placeholder("region").meta["example_value"] = _enter_autocast("cpu", None, False, None)
+        _exit_autocast(region)
     if held_by == "a cycle":
         cycle: list[Any] = [region]
         cycle.append(cycle)

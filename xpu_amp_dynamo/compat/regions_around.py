@@ -114,5 +114,4 @@ def _kinds_of(kind: type) -> set[type]:
 
     No call of ours is inside such a one, and those of Dynamo's traces live as long as the graphs.
     """
-    derived = (each for each in kind.__subclasses__() if each is not _UnmanagedAutocast)
-    return {kind}.union(*map(_kinds_of, derived))
+    return {kind}.union(*(_kinds_of(derived) for derived in kind.__subclasses__() if derived is not _UnmanagedAutocast))
