@@ -114,4 +114,5 @@ def _kinds_of(kind: type) -> set[type]:
 
     No call of ours is inside such a one, and those of Dynamo's traces live as long as the graphs.
     """
-    return {kind}.union(*(_kinds_of(derived) for derived in kind.__subclasses__() if derived is not _UnmanagedAutocast))
+    derived: list[type] = kind.__subclasses__()
+    return {kind}.union(*(_kinds_of(each) for each in derived if each is not _UnmanagedAutocast))
