@@ -66,7 +66,7 @@ test-torch: $(TORCH_VENV)/.installed
 
 test-opencl: $(VENV)/.opencl
 	$(PYTEST) -m "not sweep" tests/simulator
-	RANDOM_PROGRAMS=240 $(PYTEST) -m "not sweep" --timeout 0 --device xpu --xpu-mode opencl $(OPENCL_TESTS)
+	$(PYTEST) -m "not sweep" --timeout 0 --device xpu --xpu-mode opencl $(OPENCL_TESTS)
 
 sweep: $(VENV)/.installed
 	$(PYTEST) -m sweep
