@@ -65,7 +65,7 @@ test-torch: $(TORCH_VENV)/.installed
 	OMP_NUM_THREADS=1 $(TORCH_VENV)/bin/python -m pytest -n $(WORKERS) $(CENTRAL_TESTS) $(NOT_CENTRAL)
 
 test-opencl: $(VENV)/.opencl
-	$(PYTEST) -m "not sweep" tests/simulator
+	$(PYTEST) tests/simulator/test_intel_compiler.py tests/simulator/test_opencl.py
 	$(PYTEST) -m "not sweep" --timeout 0 --device xpu --xpu-mode opencl $(OPENCL_TESTS)
 
 sweep: $(VENV)/.installed
