@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import platform
 import stat
 import struct
@@ -147,6 +148,30 @@ def test_a_compiler_that_ends_is_a_failure_of_the_kernel(no_compiler, monkeypatc
         assert isinstance(outcome, FailedKernel)
         assert outcome.name == name
         assert "ended with -6:\nLLVM ERROR: no" in outcome.message
+
+
+ANSWERS_ONCE = """
+import pickle, sys
+from xpu_amp_dynamo.simulator.intel_compiler.compiled_kernel import FailedKernel
+source = pickle.load(sys.stdin.buffer)
+pickle.dump(FailedKernel(source.name, "refused"), sys.stdout.buffer)
+"""
+
+
+def test_a_process_that_had_nothing_to_do_for_long_is_started_again(no_compiler, monkeypatch, tmp_path):
+    (tmp_path / "once.py").write_text(ANSWERS_ONCE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(triton_xpu, "installed_folder", lambda: tmp_path)
+    monkeypatch.setattr(processes, "WORKER", "once")
+    processes.end_workers()
+    for name in ("first", "second", "third"):
+        assert processes.compile_kernels([KernelSource(name, "1")]) == [FailedKernel(name, "refused")]
+        worker = processes._idle.get()
+        worker._process.wait()
+        processes._idle.put(worker)
+        del worker
+    processes.end_workers()
+    gc.collect()
 
 
 def test_refused_kernels_and_those_that_spill_come_first():

@@ -133,8 +133,10 @@ class _Worker:
             return _end(process)
 
     def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is None or self._process.poll() is not None:
-            self._process = self._start()
+        if self._process is not None and self._process.poll() is not None:
+            _end(self._process)
+            self._process = None
+        self._process = self._process or self._start()
         return self._process
 
     def _start(self) -> subprocess.Popen[bytes]:
