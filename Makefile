@@ -94,7 +94,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.opencl: $(VENV)/.installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[test,opencl]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[opencl]"
 	$(BIN)/python -m xpu_amp_dynamo install-compiler
 	touch $@
 
