@@ -15,7 +15,7 @@ from types import FunctionType, MethodType
 from typing import Any
 
 import torch
-from torch.amp.autocast_mode import _UnmanagedAutocast
+from torch.amp import autocast_mode
 
 from xpu_amp_dynamo.compat.autocast import autocast_device_types
 
@@ -28,6 +28,8 @@ _REPLAYING = {
     (str(_FOLDER / "nn" / "parallel" / "parallel_apply.py"), "_worker"): 1,
     (str(_FOLDER / "amp" / "autocast_mode.py"), "decorate_bwd"): 1,
 }
+# The class of regions that graphs enter as they run: new in torch 2.12, theirs is that of all others before.
+_OF_GRAPHS = getattr(autocast_mode, "_UnmanagedAutocast", None)
 
 
 def open_regions() -> int:
@@ -115,4 +117,4 @@ def _kinds_of(kind: type) -> set[type]:
     No call of ours is inside such a one, and those of Dynamo's traces live as long as the graphs.
     """
     derived: list[type] = kind.__subclasses__()
-    return {kind}.union(*(_kinds_of(each) for each in derived if each is not _UnmanagedAutocast))
+    return {kind}.union(*(_kinds_of(each) for each in derived if each is not _OF_GRAPHS))
