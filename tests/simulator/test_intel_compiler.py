@@ -167,6 +167,7 @@ def test_a_process_that_had_nothing_to_do_for_long_is_started_again(no_compiler,
     for name in ("first", "second", "third"):
         assert processes.compile_kernels([KernelSource(name, "1")]) == [FailedKernel(name, "refused")]
         worker = processes._idle.get()
+        assert worker._process is not None
         worker._process.wait()
         processes._idle.put(worker)
         del worker
