@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import io
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,8 +16,7 @@ from xpu_amp_dynamo.simulator.intel_compiler.compiled_kernel import CompiledKern
 from xpu_amp_dynamo.simulator.intel_compiler.ocloc import MachineCode, find_ocloc, machine_code, ocloc_version
 from xpu_amp_dynamo.simulator.intel_compiler.processes import compile_kernels
 from xpu_amp_dynamo.simulator.parts import PARTS
-
-WIDTH = 180
+from xpu_amp_dynamo.simulator.report_text import text_of, wide_console
 
 
 @dataclass(frozen=True)
@@ -71,14 +69,11 @@ class CompileReport:
 
     def __str__(self) -> str:
         """Return the report as a table of text."""
-        console = Console(file=io.StringIO(), width=WIDTH)
-        self.print(console)
-        assert isinstance(console.file, io.StringIO)
-        return console.file.getvalue()
+        return text_of(self)
 
     def print(self, console: Console | None = None) -> None:
         """Print the kernels as a table."""
-        console = console or Console(width=max(Console().width, WIDTH))
+        console = console or wide_console()
         table = Table(title=f"kernels for {self.target}, by {', '.join(self.compilers)}", caption=_summary(self))
         for heading in ("kernel", "configuration", "SIMD", "registers", "spilled", "instructions", "conversions"):
             table.add_column(heading, overflow="fold")

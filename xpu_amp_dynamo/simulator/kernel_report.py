@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from xpu_amp_dynamo.simulator.compile_report import CompileReport, compile_report
+from xpu_amp_dynamo.simulator.report_text import text_of, wide_console
 from xpu_amp_dynamo.simulator.xpu_ops import XpuSupport, xpu_support
 
-WIDTH = 180
 OFF_DEVICE = (XpuSupport.HOST_FALLBACK, XpuSupport.NONE)
 NO_WRAP = ("", "graph", "from", "reads", "writes")
 
@@ -146,15 +145,11 @@ class KernelReport:
 
     def __str__(self) -> str:
         """Return the report as tables of text."""
-        console = Console(file=io.StringIO(), width=WIDTH)
-        self.print(console)
-        assert isinstance(console.file, io.StringIO)
-        return console.file.getvalue()
+        return text_of(self)
 
     def print(self, console: Console | None = None) -> None:
         """Print the launches and the totals as tables."""
-        # Narrower, the columns of ops and sources would vanish; this is what a pipe gets too.
-        console = console or Console(width=max(Console().width, WIDTH))
+        console = console or wide_console()
         console.print(_launch_table(self))
         console.print(_totals_table([self, *self.beside.values()]))
 
