@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import warnings
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -86,6 +88,19 @@ def installed_policy(device_type: str = "xpu") -> Policy | None:
     """
     installation = _installations.get(check_device_type(device_type))
     return installation.policy if installation else None
+
+
+@contextlib.contextmanager
+def keeping_installed_policy(device_type: str) -> Iterator[None]:
+    """Have the policy of a device type as it was before, or none again, once the context ends."""
+    policy = installed_policy(device_type)
+    try:
+        yield
+    finally:
+        if policy is None:
+            uninstall(device_type)
+        else:
+            install(policy, device_type)
 
 
 def ensure_installed(policy: Policy | None, device_type: str) -> None:

@@ -267,3 +267,14 @@ def test_policy_installs_and_uninstalls_on_the_simulated_xpu():
         xpu_amp_dynamo.uninstall("xpu")
         with torch.autocast("xpu", torch.bfloat16):
             assert torch.softmax(x @ x, -1).dtype is torch.float32
+
+
+@pytest.mark.parametrize("before", [None, "ipex"])
+def test_the_policy_that_was_installed_is_again(before):
+    if before is not None:
+        xpu_amp_dynamo.install(before, "xpu")
+    expected = xpu_amp_dynamo.installed_policy("xpu")
+    with xpu_amp_dynamo.simulated_xpu():
+        xpu_amp_dynamo.install("torch", "xpu")
+    assert xpu_amp_dynamo.installed_policy("xpu") == expected
+    xpu_amp_dynamo.uninstall("xpu")

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 import torch
 
 from xpu_amp_dynamo.errors import SimulatorError
-from xpu_amp_dynamo.policy.policy import Policy
-from xpu_amp_dynamo.runtime.installation import install, installed_policy, uninstall
+from xpu_amp_dynamo.runtime.installation import keeping_installed_policy
 from xpu_amp_dynamo.simulator.bindings import simulate_bindings
 from xpu_amp_dynamo.simulator.device_library import load_device_library, set_device_active
 from xpu_amp_dynamo.simulator.parts import PARTS, XpuProperties
@@ -57,19 +56,12 @@ def simulated_xpu(part: str = "max-1550", mode: str = "run") -> Iterator[XpuProp
         stack.callback(_one_region.release)
         set_device_active(True)
         stack.callback(set_device_active, False)
-        stack.callback(_install_again, installed_policy("xpu"))
+        stack.enter_context(keeping_installed_policy("xpu"))
         simulate_bindings(stack, properties)
         torch.xpu.init()
         _simulate_compilation(stack, mode)
         stack.callback(torch._dynamo.reset)
         yield properties
-
-
-def _install_again(policy: Policy | None) -> None:
-    """Have the policy of XPUs as it was before the region."""
-    uninstall("xpu")
-    if policy is not None:
-        install(policy, "xpu")
 
 
 def _checked(part: str, mode: str) -> XpuProperties:

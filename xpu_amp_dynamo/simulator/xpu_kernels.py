@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 from xpu_amp_dynamo.errors import InvalidOptionError
 from xpu_amp_dynamo.options import BackendOptions
 from xpu_amp_dynamo.runtime.autocast import autocast
-from xpu_amp_dynamo.runtime.installation import install, installed_policy, uninstall
+from xpu_amp_dynamo.runtime.installation import keeping_installed_policy, uninstall
 from xpu_amp_dynamo.simulator.kernel_report import KernelReport
 from xpu_amp_dynamo.simulator.simulated_xpu import simulated_xpu
 
@@ -116,14 +116,10 @@ def _report(
 @contextlib.contextmanager
 def stock_autocast(dtype: torch.dtype) -> Iterator[None]:
     """Open a region of PyTorch's own ``torch.autocast("xpu")``, whatever policy is installed."""
-    policy = installed_policy("xpu")
-    uninstall("xpu")
-    try:
+    with keeping_installed_policy("xpu"):
+        uninstall("xpu")
         with torch.autocast("xpu", dtype):
             yield
-    finally:
-        if policy is not None:
-            install(policy, "xpu")
 
 
 def _backward(output: Any) -> None:
