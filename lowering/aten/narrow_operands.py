@@ -66,7 +66,8 @@ def _narrow(
     if not all(map(may_read, narrow)):
         return False
     assert isinstance(product.target, OpOverload)
-    product.replace_all_uses_with(call_after(product, WIDENING[product.target], (*narrow, torch.float32), product))
+    wide = WIDENING[product.target]
+    product.replace_all_uses_with(call_after(product, wide, (*narrow, torch.float32), product, **product.kwargs))
     erase_unused([product])
     return True
 

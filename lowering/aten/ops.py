@@ -76,10 +76,15 @@ LIBRARY_CALLS = CONVOLUTIONS | frozenset(
         aten.baddbmm.default,
         aten.mm.dtype,
         aten.bmm.dtype,
+        aten.addmm.dtype,
         aten._scaled_dot_product_fused_attention_overrideable.default,
         aten._scaled_dot_product_fused_attention_overrideable_backward.default,
     )
 )
 GPU_DEVICE_TYPES = ("xpu", "cuda")
 # Products, and the form of each that reads a lower dtype and writes float32.
-WIDENING = {aten.mm.default: aten.mm.dtype, aten.bmm.default: aten.bmm.dtype}
+WIDENING = {
+    aten.mm.default: aten.mm.dtype,
+    aten.bmm.default: aten.bmm.dtype,
+    aten.addmm.default: aten.addmm.dtype,
+}

@@ -53,4 +53,4 @@ def _widened(node: fx.Node, dtype: torch.dtype) -> fx.Node | None:
     """Return a product that writes float32 in place of one that writes the lower dtype, None for other nodes."""
     if node.target not in WIDENING:
         return None
-    return call_after(node, WIDENING[node.target], (*node.args, dtype), like=node)
+    return call_after(node, WIDENING[node.target], (*node.args, dtype), like=node, **node.kwargs)

@@ -43,8 +43,7 @@ def test_kernels_of_a_linear_layer():
         lines(xpu_amp_dynamo.xpu_kernels(model, x)),
         """\
 triton: _to_copy float32->bfloat16 2048+1024 cast
-aten.addmm.out: addmm+_to_copy bfloat16->bfloat16 5184+512
-triton: _to_copy bfloat16->float32 512+1024 cast""",
+aten.addmm.dtype: addmm+_to_copy bfloat16->float32 5184+1024""",
     )
     report = xpu_amp_dynamo.xpu_kernels(model, x, beside=["stock autocast", "float32"], options=recast)
     assert_expected_inline(
@@ -91,8 +90,7 @@ def test_kernels_of_attention():
 triton: _to_copy float32->bfloat16 1536+768 cast
 aten.addmm.out: addmm+_to_copy bfloat16->bfloat16 7104+2304
 aten._scaled_dot_product_fused_attention_overrideable.default: _scaled_dot_product_fused_attention_overrideable bfloat16->bfloat16 2304+768
-aten.addmm.out: addmm bfloat16->bfloat16 2880+768
-triton: _to_copy bfloat16->float32 768+1536 cast""",
+aten.addmm.dtype: addmm bfloat16->float32 2880+1536""",
     )
 
 

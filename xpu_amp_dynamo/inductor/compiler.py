@@ -38,7 +38,9 @@ def inductor_compiler(
     """
     # Inductor's own modules take half a second to import, which eager code need not wait for.
     from xpu_amp_dynamo.inductor.passes import CastPasses, SchedulePass
+    from xpu_amp_dynamo.inductor.wide_addmm import lower_wide_addmm
 
+    lower_wide_addmm()
     modes = torch._inductor.list_mode_options()
     if mode is not None and mode not in modes:
         raise InvalidOptionError(f"unknown mode {mode!r}; the modes are {sorted(modes)}")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from expecttest import assert_expected_inline
+from torch._inductor.utils import run_and_get_code
 
 from tests.support.aten_graphs import BFLOAT16, FLOAT16, FLOAT32, convert, graph_of, run_pass, text_of
 from xpu_amp_dynamo.lowering.aten.narrow_operands import narrow_operands
@@ -27,6 +28,18 @@ exp = aten.exp(bmm_dtype)
 return exp""",
     )
     assert not run_pass(narrow_operands, gm)
+
+
+def test_a_product_with_a_bias_is_computed_from_what_was_widened(simulated_xpu):
+    def program(bias, x, w):
+        return torch.addmm(bias.float(), x.float(), w.float(), beta=3, alpha=2).exp()
+
+    torch.manual_seed(0)
+    inputs = [torch.randn(size, device="xpu", dtype=BFLOAT16) for size in ((8,), (16, 4), (4, 8))]
+    compiled = torch.compile(program, backend="xpu_amp", options={"enabled": False})
+    found, (code,) = run_and_get_code(compiled, *inputs)
+    assert "aten.addmm.dtype(arg0_1, arg1_1, arg2_1, torch.float32, beta=3, alpha=2)" in code
+    torch.testing.assert_close(found, program(*inputs), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(

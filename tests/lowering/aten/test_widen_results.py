@@ -35,6 +35,22 @@ return (t_default, mm_1)""",
     assert not run_pass(widen_results, gm)
 
 
+def test_a_cast_behind_a_product_with_a_bias():
+    gm = graph_of(
+        lambda bias, x, w: convert(torch.addmm(bias, x, w, beta=3, alpha=2), FLOAT32),
+        *((4,), (2, 3), (3, 4)),
+        dtypes=[BFLOAT16] * 3,
+        device="xpu",
+    )
+    assert run_pass(widen_results, gm)
+    assert_expected_inline(
+        text_of(gm),
+        """\
+addmm_dtype = aten.addmm.dtype(bias_1, x_1, w_1, float32, beta = 3, alpha = 2)
+return addmm_dtype""",
+    )
+
+
 @pytest.mark.parametrize(
     ("device", "dtype", "program"),
     [
