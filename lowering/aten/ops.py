@@ -1,6 +1,7 @@
 """The ATen ops that the cast optimiser knows."""
 
 import torch
+from torch.torch_version import TorchVersion
 
 aten = torch.ops.aten
 CAST = torch.ops.prims.convert_element_type.default
@@ -82,9 +83,10 @@ LIBRARY_CALLS = CONVOLUTIONS | frozenset(
     )
 )
 GPU_DEVICE_TYPES = ("xpu", "cuda")
-# Products, and the form of each that reads a lower dtype and writes float32.
+# Products, and the form of each that reads a lower dtype and writes float32. torch 2.12 cannot run that of the last on
+# fake tensors: it decomposes it with the dtype as a factor.
 WIDENING = {
     aten.mm.default: aten.mm.dtype,
     aten.bmm.default: aten.bmm.dtype,
-    aten.addmm.default: aten.addmm.dtype,
+    **({aten.addmm.default: aten.addmm.dtype} if TorchVersion(torch.__version__) >= "2.13" else {}),
 }

@@ -1,5 +1,7 @@
 """Where compiled calls cannot be asked to conform, op by op, each with its reason."""
 
+import torch
+
 # Compiled by the CUDA driver when they are called.
 ONLY_ON_CUDA = {
     "jiterator_2inputs_2outputs",
@@ -29,6 +31,8 @@ NOT_CAPTURED: dict[str, str] = {
     "sparse.sampled_addmm": "takes sparse tensors",
     "to_sparse": "gives a sparse tensor",
 }
+if torch.__version__ < "2.12":
+    NOT_CAPTURED |= dict.fromkeys(("nanquantile", "quantile"), "calls `equal`, which gives a Python bool")
 
 # A product inside a region hands lower precision to linear algebra that has no kernel for it. Stock autocast raises
 # alike.

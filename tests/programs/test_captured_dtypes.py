@@ -13,6 +13,7 @@ import xpu_amp_dynamo
 from tests.support.captured_graphs import casts_in, lowered_graphs
 from tests.support.comparison import compile_program
 from tests.support.tensors import assert_near, matrices
+from tests.support.versions import only_since
 
 LOWER = (torch.bfloat16, torch.float16)
 
@@ -60,7 +61,7 @@ def test_constants_of_captured_dtypes_stay_finite(kind, dtype):
         lambda h: torch.cdist(h, torch.ones(3, 8)),
         lambda h: torch.cdist(h, h, p=1.0),
         torch.pdist,
-        lambda h: torch.quantile(h, 0.5),
+        pytest.param(lambda h: torch.quantile(h, 0.5), marks=only_since("2.12", "quantile is not captured")),
         lambda h: torch.complex(h, h).abs(),
         lambda h: torch.special.bessel_j0(h),
         lambda h: F.avg_pool3d(h.view(1, 2, 4, 8), 2),

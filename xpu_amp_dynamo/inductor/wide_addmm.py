@@ -11,7 +11,7 @@ def lower_wide_addmm() -> None:
     """Have Inductor call the library for ``addmm`` with ``out_dtype``, from now on.
 
     Otherwise it takes the lowering of ``addmm`` itself, which raises a ``TypeError`` for the fourth argument (torch
-    2.11 to 2.15). One that was made for it stays.
+    2.13 to 2.15). One that was made for it stays.
     """
     if lowerings[aten.addmm.dtype] is lowerings[aten.addmm.default]:
         make_fallback(aten.addmm.dtype, override_decomp=True)
