@@ -25,6 +25,7 @@ from xpu_amp_dynamo.simulator.intel_compiler.compiled_kernel import CompiledKern
 from xpu_amp_dynamo.simulator.intel_compiler.processes import compile_kernels
 from xpu_amp_dynamo.simulator.interpreter import name_constants
 from xpu_amp_dynamo.simulator.opencl.device import load_kernel, pyopencl, queue
+from xpu_amp_dynamo.simulator.opencl.note_assertions import ARGUMENT, note_assertions
 
 # What Triton calls the types of numbers that a launch passes, and how OpenCL takes them.
 NUMBERS = {
@@ -44,6 +45,8 @@ NUMBERS = {
 
 # A kernel keeps its arguments from one call of OpenCL to the next.
 _one_launch = threading.Lock()
+# Where kernels note which of their assertions failed.
+_failed_assertion = ctypes.c_int32(0)
 
 
 def run_kernels_by_opencl(stack: contextlib.ExitStack) -> None:
@@ -80,10 +83,12 @@ class _Kernels:
         by_source = {_source(kernel): kernel for kernel in kernels}
         new = [source for source in by_source if source not in self._loaded]
         for source, outcome in zip(new, compile_kernels(new), strict=True):
+            kernel = by_source[source]
             if isinstance(outcome, FailedKernel):
-                self._loaded[source] = _compiled_otherwise(by_source[source], source, outcome)
+                index, compiled = _compiled_otherwise(kernel, source, outcome)
             else:
-                self._loaded[source] = _Kernel(outcome[0], 0)
+                index, compiled = 0, outcome[0]
+            self._loaded[source] = _Kernel(compiled, index, _noting_code(kernel)[1])
 
     def get(self, kernel: CachingAutotuner) -> _Kernel:
         """Return a kernel, compiled now if it was not before."""
@@ -94,24 +99,32 @@ class _Kernels:
 
 
 def _source(kernel: CachingAutotuner) -> KernelSource:
+    code, _ = _noting_code(kernel)
+    return KernelSource(kernel.fn.__name__, code, configuration=0, for_cpu=True)
+
+
+def _noting_code(kernel: CachingAutotuner) -> tuple[str, list[str]]:
+    """Return the code of a kernel that notes assertions that fail, and their messages."""
     assert kernel.filename is not None
-    return KernelSource(kernel.fn.__name__, Path(kernel.filename).read_text(), configuration=0, for_cpu=True)
+    return note_assertions(Path(kernel.filename).read_text(), kernel.fn.__name__)
 
 
-def _compiled_otherwise(kernel: CachingAutotuner, source: KernelSource, failure: FailedKernel) -> _Kernel:
-    """Return a kernel in another configuration, since the runtime's compiler ends on some (intel-opencl-rt 2026.2)."""
+def _compiled_otherwise(
+    kernel: CachingAutotuner, source: KernelSource, failure: FailedKernel
+) -> tuple[int, CompiledKernel]:
+    """Compile another configuration and return which, since the runtime's compiler ends on some (version 2026.2)."""
     for index in range(1, len(kernel.configs)):
         (outcome,) = compile_kernels([dataclasses.replace(source, configuration=index)])
         if not isinstance(outcome, FailedKernel):
-            return _Kernel(outcome[0], index)
+            return index, outcome[0]
     raise SimulatorError(f"Intel's compiler refuses the kernel {failure.name}:\n{failure.message}")
 
 
 class _Kernel:
     """A kernel that is loaded, and how to launch it."""
 
-    def __init__(self, compiled: CompiledKernel, configuration: int) -> None:
-        self._configuration = configuration
+    def __init__(self, compiled: CompiledKernel, configuration: int, assertions: list[str]) -> None:
+        self._name, self._configuration, self._assertions = compiled.name, configuration, assertions
         self._kernel = load_kernel(compiled.program, compiled.name)
         self._types, self._work_items = compiled.argument_types, compiled.work_items
         self._shared_memory = compiled.shared_memory
@@ -123,7 +136,11 @@ class _Kernel:
             )
 
     def launch(self, kernel: CachingAutotuner, args: tuple[Any, ...]) -> None:
-        """Run the kernel and wait until it has ended."""
+        """Run the kernel and wait until it has ended.
+
+        Raises:
+            AssertionError: an assertion of the kernel failed, such as an index that is out of bounds.
+        """
         cl = pyopencl()
         name_constants(kernel)
         configuration = kernel.configs[self._configuration]
@@ -132,7 +149,10 @@ class _Kernel:
             return
         names = [name for name in kernel.triton_meta["signature"] if name not in configuration.kwargs]
         passed = dict(zip(names, args, strict=True))
-        values = [_value(kind, passed[name]) for name, kind in self._types.items()]
+        values = [
+            _memory(ctypes.addressof(_failed_assertion)) if name == ARGUMENT else _value(kind, passed[name])
+            for name, kind in self._types.items()
+        ]
         if self._shared_memory:
             values.append(cl.LocalMemory(self._shared_memory))
         x, *others = map(int, grid)
@@ -140,11 +160,18 @@ class _Kernel:
         with _one_launch:
             self._kernel.set_args(*values)
             cl.enqueue_nd_range_kernel(queue(), self._kernel, size, group).wait()
+            failed, _failed_assertion.value = _failed_assertion.value, 0
+        if failed:
+            raise AssertionError(f"{self._assertions[failed - 1]}, in the kernel {self._name}")
 
 
 def _value(kind: str, arg: Any) -> Any:
     """Return an argument of a launch as OpenCL takes it: memory by its address, which is that of the tensor."""
     if not kind.startswith("*"):
         return NUMBERS[kind](arg)
-    # All memory of the host is the device's too, so that no size is asked for.
-    return pyopencl().SVM((ctypes.c_uint8 * 1).from_address(arg.data_ptr()))
+    return _memory(arg.data_ptr())
+
+
+def _memory(address: int) -> Any:
+    """Return memory of the host as OpenCL takes it: all of it is the device's too, so that no size is asked for."""
+    return pyopencl().SVM((ctypes.c_uint8 * 1).from_address(address))
