@@ -14,23 +14,13 @@ import xpu_amp_dynamo
 from tests.simulator.test_compiled import largest_error, run
 from tests.simulator.zoo import ZOO, build
 from xpu_amp_dynamo.errors import SimulatorError
-from xpu_amp_dynamo.simulator.intel_compiler import processes, triton_xpu
+from xpu_amp_dynamo.simulator.intel_compiler import processes
 from xpu_amp_dynamo.simulator.intel_compiler.compiled_kernel import FailedKernel
 from xpu_amp_dynamo.simulator.opencl import device, run_kernels
 
 # Sums in another order, and other functions of mathematics, are both of float32's precision; behind them some values
 # round to the neighbour in bfloat16, of 8 bits.
 BOUNDS = {torch.float32: 5e-6, torch.bfloat16: 2e-3}
-
-
-@pytest.fixture
-def opencl():
-    """Skip where the runtime or the compiler is not installed; `make test-opencl` installs both."""
-    try:
-        device.context()
-        triton_xpu.installed_folder()
-    except SimulatorError as error:
-        pytest.skip(str(error))
 
 
 def run_in(mode, model, x, **compile_options):

@@ -10,12 +10,16 @@ import torch._inductor.config
 from torch import fx
 
 from xpu_amp_dynamo.errors import InvalidOptionError
-from xpu_amp_dynamo.inductor.settings import ROUNDING_SETTING
+from xpu_amp_dynamo.inductor.settings import ROUNDING_SETTING, autotuned_backends
+from xpu_amp_dynamo.lowering.aten.narrow_operands import narrow_operands
+from xpu_amp_dynamo.lowering.aten.widen_results import widen_results
 from xpu_amp_dynamo.lowering.pipeline import COMPILED, ROUNDING_LESS, joint_passes, without
 
 JOINT_SETTING = "joint_custom_post_pass"
 POST_GRAD_SETTING = "post_grad_custom_post_pass"
 SCHEDULER_SETTING = "_post_fusion_custom_pass"
+# What Inductor calls kernels of libraries.
+LIBRARIES = "ATEN"
 MIXED_SIZES_SETTING = "combo_kernel_allow_mixed_sizes"
 
 
@@ -46,7 +50,7 @@ def inductor_compiler(
         raise InvalidOptionError(f"unknown mode {mode!r}; the modes are {sorted(modes)}")
     settings = {MIXED_SIZES_SETTING: 2, **({ROUNDING_SETTING: True} if exact else {}), **patches}
     settings[SCHEDULER_SETTING] = SchedulePass(before=_passes_of_the_user(SCHEDULER_SETTING, patches))
-    left_out = {*skip, *(ROUNDING_LESS if exact else ())}
+    left_out = {*skip, *(ROUNDING_LESS if exact else _of_libraries(autotuned_backends(mode, patches)))}
 
     def compile_graph(
         gm: fx.GraphModule, example_inputs: Sequence[Any], kept: Mapping[tuple[int, torch.dtype], int]
@@ -56,6 +60,17 @@ def inductor_compiler(
         return torch._TorchCompileInductorWrapper(mode, settings, None)(gm, example_inputs)
 
     return compile_graph
+
+
+def _of_libraries(backends: Collection[str]) -> set[str]:
+    """List the passes that make products which only libraries have, where other kernels are timed beside them.
+
+    Kernels of Inductor's own fuse the cast behind a product, but have no form that reads a lower dtype and writes
+    float32 (torch 2.11 to 2.15), and without libraries among the backends such a product cannot be compiled.
+    """
+    if not backends:
+        return set()
+    return {widen_results.__name__} if LIBRARIES in backends else {widen_results.__name__, narrow_operands.__name__}
 
 
 def _passes_of_the_user(name: str, patches: Mapping[str, Any]) -> list[Any]:

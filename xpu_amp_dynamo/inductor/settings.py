@@ -33,6 +33,24 @@ def check_settings(patches: Mapping[str, Any]) -> None:
         raise InvalidOptionError(f"option 'inductor': {error}") from error
 
 
+def autotuned_backends(mode: str | None, patches: Mapping[str, Any]) -> frozenset[str]:
+    """Return whose kernels of matrix products Inductor times, to take the fastest; none if it calls the library.
+
+    Args:
+        mode: a mode of ``torch.compile``, None for the default one.
+        patches: settings of ``torch._inductor.config``, checked.
+    """
+    chosen = {**(torch._inductor.list_mode_options(mode) if mode else {}), **patches}
+    settings = {name.replace("-", "_"): value for name, value in chosen.items()}
+
+    def setting(name: str) -> Any:
+        return settings.get(name, getattr(torch._inductor.config, name))
+
+    if not (setting("max_autotune") or setting("max_autotune_gemm")):
+        return frozenset()
+    return frozenset(backend.strip().upper() for backend in setting("max_autotune_gemm_backends").split(","))
+
+
 def with_settings(patches: Mapping[str, Any]) -> contextlib.AbstractContextManager[Any]:
     """Return a context in which settings have other values."""
     return torch._inductor.config.patch(dict(patches))

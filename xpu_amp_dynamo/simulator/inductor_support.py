@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import re
+from collections.abc import Iterable
 from typing import Any
 from unittest import mock
 
@@ -17,6 +20,7 @@ import torch.utils._triton
 from torch._dynamo import device_interface
 from torch._dynamo.device_interface import XpuInterface
 from torch._inductor.runtime import hints, triton_helpers
+from torch._inductor.select_algorithm import AlgorithmSelectorCache
 
 from xpu_amp_dynamo.simulator.bindings import Event, Stream
 
@@ -30,8 +34,15 @@ CACHED: tuple[Any, ...] = (
     torch._inductor.codecache.CacheBase.get_system,
 )
 # Kernels are made anew each time, so that none comes from a cache that real devices use. Padding matmuls to
-# aligned shapes is decided by timing kernels on the device.
-SETTINGS = {"fx_graph_cache": False, "compile_threads": 1, "shape_padding": False}
+# aligned shapes, and fusing what follows a template into it, is decided by timing kernels on the device.
+SETTINGS = {
+    "fx_graph_cache": False,
+    "compile_threads": 1,
+    "shape_padding": False,
+    "benchmark_epilogue_fusion": False,
+}
+# As Inductor describes a kernel made from a template; it says nothing of those of libraries.
+BLOCK_SIZES = re.compile(r"\bBLOCK_[MNK]\d?=(\d+)")
 # A fallback that Inductor registers when it is imported by an XPU build.
 XPU_FALLBACK = torch.ops.aten.embedding_dense_backward
 
@@ -49,6 +60,7 @@ def simulate_inductor_support(stack: contextlib.ExitStack) -> None:
         (XpuInterface, "get_raw_stream", staticmethod(torch._C._xpu_getCurrentRawStream)),
         (XpuInterface, "exchange_device", staticmethod(torch.xpu._exchange_device)),
         (XpuInterface, "maybe_exchange_device", staticmethod(torch.xpu._maybe_exchange_device)),
+        (AlgorithmSelectorCache, "benchmark_choices", _sizes_of_blocks),
         (XpuInterface, "Stream", Stream),
         (XpuInterface, "Event", Event),
     ):
@@ -61,6 +73,11 @@ def simulate_inductor_support(stack: contextlib.ExitStack) -> None:
     for function in CACHED:
         function.cache_clear()
         stack.callback(function.cache_clear)
+
+
+def _sizes_of_blocks(choices: Iterable[Any], *_: object, **__: object) -> dict[Any, float]:
+    """Return a time for each kernel that autotuning compares: libraries first, then small blocks, soon compiled."""
+    return {choice: float(math.prod(map(int, BLOCK_SIZES.findall(choice.description)))) for choice in choices}
 
 
 def _register_fallback(stack: contextlib.ExitStack) -> None:

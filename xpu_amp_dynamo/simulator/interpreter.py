@@ -42,6 +42,8 @@ def simulate_triton(stack: contextlib.ExitStack) -> None:
     stack.enter_context(mock.patch.object(JITFunction, "__call__", _call_device_function))
     stack.enter_context(mock.patch.object(CachingAutotuner, "run", _on_host(CachingAutotuner.run)))
     stack.enter_context(mock.patch("triton.runtime.interpreter._convert_float", _convert_float))
+    create_dot = interpreter.InterpreterBuilder.create_dot
+    stack.enter_context(mock.patch.object(interpreter.InterpreterBuilder, "create_dot", _create_dot(create_dot)))
     # Inductor compiles kernels so that they check their indices.
     options = interpreter.InterpreterOptions(debug=True, sanitize_overflow=False)
     stack.enter_context(mock.patch.object(interpreter.interpreter_builder, "options", options))
@@ -83,6 +85,20 @@ def _convert_float(data: np.ndarray, source: Any, target: Any, rounding_mode: ob
     bits = torch.from_numpy(np.ascontiguousarray(data)).view(_TORCH_DTYPES[str(source)])
     converted = bits.to(_TORCH_DTYPES[str(target)])
     return converted.view(getattr(torch, f"int{8 * converted.element_size()}")).numpy()
+
+
+def _create_dot(create: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what multiplies matrices of bfloat16 too: the interpreter takes their bits for integers."""
+    from triton import language
+    from triton.runtime.interpreter import TensorHandle
+
+    def in_float32(matrix: Any) -> Any:
+        if matrix.dtype.scalar is not language.bfloat16:
+            return matrix
+        bits = _convert_float(matrix.data, language.bfloat16, language.float32, None)
+        return TensorHandle(bits.view(np.float32), language.float32)
+
+    return lambda builder, left, right, *others: create(builder, in_float32(left), in_float32(right), *others)
 
 
 def _on_host(run: Callable[..., Any]) -> Callable[..., Any]:

@@ -29,6 +29,12 @@ from xpu_amp_dynamo.simulator.intel_compiler.spirv import for_cpu
 
 # Architecture numbers of SYCL and what Triton calls them, which a C++ module built against SYCL's headers tells it.
 ARCHITECTURES = {0x30F000700: "pvc", 0x500400400: "bmg", 0x30DC00800: "dg2"}
+# Instructions of GPUs that the runtime for CPUs does not know; without them Triton writes others.
+GPU_FEATURES = (
+    "has_subgroup_2d_block_io",
+    "has_subgroup_matrix_multiply_accumulate",
+    "has_subgroup_matrix_multiply_accumulate_tensor_float32",
+)
 # An option that Inductor sets for later Tritons.
 UNKNOWN_OPTIONS = ("generate_native_code",)
 # The type of what becomes part of the code.
@@ -71,8 +77,9 @@ def _compile(source: KernelSource) -> list[CompiledKernel] | FailedKernel:
         one = source.configuration
         configurations = kernel.configs if one is None else [kernel.configs[one]]
         return [_compile_one(kernel, configuration, source) for configuration in configurations]
-    except Exception:  # Goes to the process that asked, as text: exceptions of compilers do not pickle.
-        return FailedKernel(source.name, traceback.format_exc()[-MESSAGE_LENGTH:])
+    except Exception as error:  # Goes to the process that asked, as text: exceptions of compilers do not pickle.
+        said = "".join(traceback.format_exception_only(error)).strip()
+        return FailedKernel(source.name, said[-MESSAGE_LENGTH:])
 
 
 def _load(source: KernelSource) -> CachingAutotuner:
@@ -92,7 +99,11 @@ def _compile_one(kernel: CachingAutotuner, configuration: Any, source: KernelSou
     start = time.perf_counter()
     meta = kernel._create_compile_meta(configuration)
     options = kernel._create_compile_options(configuration, meta)
-    properties = meta["cc"] if source.architecture is None else {**meta["cc"], "architecture": source.architecture}
+    properties = dict(meta["cc"])
+    if source.architecture is not None:
+        properties["architecture"] = source.architecture
+    if source.for_cpu:
+        properties |= dict.fromkeys(GPU_FEATURES, False)
     binary = triton.compile(
         triton.compiler.ASTSource(kernel.fn, meta["signature"], meta["constants"], meta["configs"][0]),
         target=GPUTarget("xpu", properties, kernel.device_props.warp_size or 32),

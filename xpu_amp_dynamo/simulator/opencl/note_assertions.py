@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import re
+from itertools import chain
 
 ARGUMENT, TYPE = "failed_assertion", "*i32"
 _INDEX = re.compile(r"tmp\d+")
@@ -45,7 +46,7 @@ def note_assertions(code: str, name: str) -> tuple[str, list[str]]:
 
 def _signature(kernel: ast.FunctionDef) -> ast.Dict | None:
     """Return the dictionary that holds the types of a kernel's arguments, which its decorator is given."""
-    for node in ast.walk(ast.Module(kernel.decorator_list, [])):
+    for node in chain.from_iterable(map(ast.walk, kernel.decorator_list)):
         if isinstance(node, ast.Dict):
             for key, value in zip(node.keys, node.values, strict=True):
                 if isinstance(key, ast.Constant) and key.value == "signature" and isinstance(value, ast.Dict):
