@@ -32,7 +32,8 @@ INSTALL_FOR_CUDA = $(TORCH_PIP) --no-deps torch==$(TORCH) packaging --editable .
 	$(TORCH_VENV)/bin/python .ci/cuda_stubs.py
 # Kernels of real models and of random programs on the simulated XPU.
 OPENCL_TESTS := tests/models/test_models.py::test_inductor_inference tests/models/test_models.py::test_inductor_training_step_in_a_region \
-	tests/programs/test_float32_programs.py::test_float32_programs_through_inductor
+	tests/programs/test_float32_programs.py::test_float32_programs_through_inductor \
+	$(foreach model,bert unet,tests/programs/test_training.py::test_inductor_s_curve[$(model)-bfloat16])
 EAGER_TESTS := tests/runtime tests/conformance/test_eager.py tests/test_specification_snippets.py
 CENTRAL_TESTS := tests/test_backend.py tests/test_policy.py tests/test_autocast_test_lists.py tests/test_private_names.py \
 	tests/test_torch_version.py tests/test_specification_snippets.py tests/lowering tests/runtime \
@@ -65,7 +66,7 @@ test-torch: $(TORCH_VENV)/.installed
 	OMP_NUM_THREADS=1 $(TORCH_VENV)/bin/python -m pytest -n $(WORKERS) $(CENTRAL_TESTS) $(NOT_CENTRAL)
 
 test-opencl: $(VENV)/.opencl
-	$(PYTEST) tests/simulator/test_intel_compiler.py tests/simulator/test_opencl.py
+	$(PYTEST) $(addprefix tests/simulator/test_,$(addsuffix .py,intel_compiler opencl ops templates))
 	$(PYTEST) -m "not sweep" --timeout 0 --device xpu --xpu-mode opencl $(OPENCL_TESTS)
 
 sweep: $(VENV)/.installed

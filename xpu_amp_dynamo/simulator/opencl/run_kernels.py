@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
+import logging
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -29,6 +30,8 @@ from xpu_amp_dynamo.simulator.interpreter import name_constants
 from xpu_amp_dynamo.simulator.opencl.device import load_kernel, pyopencl, queue
 from xpu_amp_dynamo.simulator.opencl.note_assertions import ARGUMENT, note_assertions
 
+logger = logging.getLogger(__name__)
+
 # What Triton calls the types of numbers that a launch passes, and how OpenCL takes them.
 NUMBERS = {
     "i1": np.int8,
@@ -43,7 +46,6 @@ NUMBERS = {
     "fp32": np.float32,
     "fp64": np.float64,
 }
-
 
 # A kernel keeps its arguments from one call of OpenCL to the next.
 _one_launch = threading.Lock()
@@ -60,14 +62,18 @@ def run_kernels_by_opencl(stack: contextlib.ExitStack) -> None:
     queue()
     triton_xpu.installed_folder()
     kernels = _Kernels()
-    wait = AsyncCompile.wait
+    wait, interpret = AsyncCompile.wait, CachingAutotuner.run
 
     def wait_for_all(compiler: AsyncCompile, scope: dict[str, Any]) -> None:
         wait(compiler, scope)
         kernels.prepare(value for value in scope.values() if isinstance(value, CachingAutotuner))
 
-    def run(kernel: CachingAutotuner, *args: Any, stream: object = None, **kwargs: Any) -> None:
-        kernels.get(kernel).launch(kernel, args)
+    def run(kernel: CachingAutotuner, *args: Any, **kwargs: Any) -> None:
+        loaded = kernels.get(kernel)
+        if loaded is None:
+            interpret(kernel, *args, **kwargs)
+        else:
+            loaded.launch(kernel, args)
 
     # Triton for XPUs 3.3 has no tensor descriptors, which templates use where there are some.
     stack.enter_context(mock.patch.object(torch.utils._triton, "has_triton_tma_device", return_value=False))
@@ -76,11 +82,11 @@ def run_kernels_by_opencl(stack: contextlib.ExitStack) -> None:
 
 
 class _Kernels:
-    """The kernels of this region, by their code."""
+    """The kernels of this region, by their code; None are those that the runtime cannot build."""
 
     def __init__(self) -> None:
-        self._loaded: dict[KernelSource, _Kernel] = {}
-        self._by_kernel: WeakKeyDictionary[CachingAutotuner, _Kernel] = WeakKeyDictionary()
+        self._loaded: dict[KernelSource, _Kernel | None] = {}
+        self._by_kernel: WeakKeyDictionary[CachingAutotuner, _Kernel | None] = WeakKeyDictionary()
 
     def prepare(self, kernels: Iterable[CachingAutotuner]) -> None:
         """Compile kernels that are new, side by side, and load them."""
@@ -88,13 +94,10 @@ class _Kernels:
         new = [source for source in by_source if source not in self._loaded]
         for source, outcome in zip(new, compile_kernels(new), strict=True):
             kernel = by_source[source]
-            if isinstance(outcome, FailedKernel):
-                index, compiled = _compiled_otherwise(kernel, source, outcome)
-            else:
-                index, compiled = 0, outcome[0]
-            self._loaded[source] = _Kernel(compiled, index, _noting_code(kernel)[1])
+            found = _compiled_otherwise(kernel, source) if isinstance(outcome, FailedKernel) else (0, outcome[0])
+            self._loaded[source] = _Kernel(*found, _noting_code(kernel)[1]) if found else None
 
-    def get(self, kernel: CachingAutotuner) -> _Kernel:
+    def get(self, kernel: CachingAutotuner) -> _Kernel | None:
         """Return a kernel, compiled now if it was not before."""
         if kernel not in self._by_kernel:
             self.prepare([kernel])
@@ -113,21 +116,26 @@ def _noting_code(kernel: CachingAutotuner) -> tuple[str, list[str]]:
     return note_assertions(Path(function.__code__.co_filename).read_text(), function.__name__)
 
 
-def _compiled_otherwise(
-    kernel: CachingAutotuner, source: KernelSource, failure: FailedKernel
-) -> tuple[int, CompiledKernel]:
-    """Compile another configuration and return which, since the runtime's compiler ends on some (version 2026.2)."""
+def _compiled_otherwise(kernel: CachingAutotuner, source: KernelSource) -> tuple[int, CompiledKernel] | None:
+    """Compile another configuration and return which, since the runtime's compiler ends on some (version 2026.2).
+
+    Returns None where it ends on all, and only it.
+    """
     for index in range(1, len(kernel.configs)):
         (outcome,) = compile_kernels([dataclasses.replace(source, configuration=index)])
         if not isinstance(outcome, FailedKernel):
             return index, outcome[0]
-    raise SimulatorError(f"Intel's compiler refuses the kernel {failure.name}:\n{failure.message}")
+    (outcome,) = compile_kernels([dataclasses.replace(source, for_cpu=False)])
+    if isinstance(outcome, FailedKernel):
+        raise SimulatorError(f"Intel's compiler refuses the kernel {outcome.name}:\n{outcome.message}")
+    logger.warning("Intel's runtime for CPUs cannot build the kernel %s, which Triton's interpreter runs", source.name)
+    return None
 
 
 class _Kernel:
     """A kernel that is loaded, and how to launch it."""
 
-    def __init__(self, compiled: CompiledKernel, configuration: int, assertions: list[str]) -> None:
+    def __init__(self, configuration: int, compiled: CompiledKernel, assertions: list[str]) -> None:
         self._name, self._configuration, self._assertions = compiled.name, configuration, assertions
         self._kernel = load_kernel(compiled.program, compiled.name)
         self._types, self._work_items = compiled.argument_types, compiled.work_items
