@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -75,8 +76,33 @@ class Solver(torch.nn.Module):
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @pytest.mark.parametrize("name", NAMES)
 def test_every_op_of_a_model_has_a_kernel(name):
+    check_ops(name, train=True, beside=["stock autocast"])
+
+
+OPTIONS: list[dict[str, Any]] = [
+    {"precision": "exact"},
+    {"dtype": torch.float16},
+    {"weights": "recast"},
+    {"weights": "cached"},
+    {"preserve_output_dtype": False},
+    *({"policy": name} for name in ("ipex", "torch")),
+]
+
+
+@pytest.mark.sweep
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # as above
+@pytest.mark.filterwarnings("ignore:float16 training needs loss scaling")
+@pytest.mark.parametrize("train", [False, True], ids=["inference", "training"])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_every_op_has_a_kernel_with_all_options(name, options, train):
+    check_ops(name, train=train, options=options)
+
+
+def check_ops(name: str, **settings: Any) -> None:
+    """Check that an XPU runs every op of a model that is no Triton kernel."""
     model, inputs = build(name, Size(layers=1), "cpu")
-    report = xpu_amp_dynamo.xpu_kernels(model, kwargs=inputs, train=True, beside=["stock autocast"])
+    report = xpu_amp_dynamo.xpu_kernels(model, kwargs=inputs, **settings)
     called = [launch for launch in report.launches if not launch.is_triton]
     assert called
     assert report.host_fallbacks == []
