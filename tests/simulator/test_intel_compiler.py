@@ -137,10 +137,8 @@ def test_other_machines_are_refused(owner, name, value, words, monkeypatch):
 
 
 def test_a_compiler_that_ends_is_a_failure_of_the_kernel(no_compiler, monkeypatch, tmp_path):
-    (tmp_path / "crash.py").write_text("import os, sys\nprint('LLVM ERROR: no', file=sys.stderr)\nos.abort()\n")
-    monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(triton_xpu, "installed_folder", lambda: tmp_path)
-    monkeypatch.setattr(processes, "WORKER", "crash")
+    monkeypatch.setattr(processes, "WORKER", "import os, sys\nprint('LLVM ERROR: no', file=sys.stderr)\nos.abort()\n")
     processes.end_workers()
     outcomes = processes.compile_kernels([KernelSource("first", "1"), KernelSource("other", "2")])
     processes.end_workers()
@@ -159,10 +157,8 @@ pickle.dump(FailedKernel(source.name, "refused"), sys.stdout.buffer)
 
 
 def test_a_process_that_had_nothing_to_do_for_long_is_started_again(no_compiler, monkeypatch, tmp_path):
-    (tmp_path / "once.py").write_text(ANSWERS_ONCE)
-    monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(triton_xpu, "installed_folder", lambda: tmp_path)
-    monkeypatch.setattr(processes, "WORKER", "once")
+    monkeypatch.setattr(processes, "WORKER", ANSWERS_ONCE)
     processes.end_workers()
     for name in ("first", "second", "third"):
         assert processes.compile_kernels([KernelSource(name, "1")]) == [FailedKernel(name, "refused")]

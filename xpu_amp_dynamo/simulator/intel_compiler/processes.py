@@ -26,7 +26,8 @@ from xpu_amp_dynamo.simulator.intel_compiler import triton_xpu
 from xpu_amp_dynamo.simulator.intel_compiler.compiled_kernel import CompiledKernel, FailedKernel, KernelSource
 
 Outcome = list[CompiledKernel] | FailedKernel
-WORKER = "xpu_amp_dynamo.simulator.intel_compiler.worker"
+# Triton comes first: loaded behind torch 2.15, its library crashes.
+WORKER = "import triton; from xpu_amp_dynamo.simulator.intel_compiler.worker import main; main()"
 MOST_PROCESSES = 8
 # So few kernels are compiled in seconds.
 SILENT = 4
@@ -150,7 +151,7 @@ class _Worker:
         }
         with self._log.open("wb") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", WORKER],
+                [sys.executable, "-c", WORKER],
                 env=environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

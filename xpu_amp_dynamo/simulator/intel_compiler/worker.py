@@ -1,8 +1,7 @@
 """Compiles kernels in a process of its own, in which ``triton`` is Triton for XPUs.
 
-``python -m xpu_amp_dynamo.simulator.intel_compiler.worker`` takes pickled :class:`KernelSource` from its input and
-writes lists of pickled :class:`CompiledKernel`, or a :class:`FailedKernel`, to its output. Checked on torch 2.13.0 with
-Triton for XPUs 3.3.0b1.
+It takes pickled :class:`KernelSource` from its input and writes lists of pickled :class:`CompiledKernel`, or a
+:class:`FailedKernel`, to its output. Checked on torch 2.13.0 and 2.15.0 with Triton for XPUs 3.3.0b1.
 """
 
 from __future__ import annotations
@@ -128,7 +127,3 @@ def _program(spirv: bytes) -> bytes:
     from xpu_amp_dynamo.simulator.opencl.device import build_program
 
     return build_program(for_cpu(spirv))
-
-
-if __name__ == "__main__":
-    main()
