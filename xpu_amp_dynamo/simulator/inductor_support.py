@@ -33,13 +33,17 @@ CACHED: tuple[Any, ...] = (
     hints.DeviceProperties.create,
     torch._inductor.codecache.CacheBase.get_system,
 )
+# The setting has another name since torch 2.15.
+TIMED_FUSION = next(
+    name for name in ("benchmark_template_fusion", "benchmark_epilogue_fusion") if hasattr(torch._inductor.config, name)
+)
 # Kernels are made anew each time, so that none comes from a cache that real devices use. Padding matmuls to
 # aligned shapes, and fusing what follows a template into it, is decided by timing kernels on the device.
 SETTINGS = {
     "fx_graph_cache": False,
     "compile_threads": 1,
     "shape_padding": False,
-    "benchmark_epilogue_fusion": False,
+    TIMED_FUSION: False,
 }
 # As Inductor describes a kernel made from a template; it says nothing of those of libraries.
 BLOCK_SIZES = re.compile(r"\bBLOCK_[MNK]\d?=(\d+)")
