@@ -55,3 +55,18 @@ def test_zoo_runs_like_the_cpu(name, dtype, simulated_xpu):
     actual = run(compiled, x.to("xpu"))
     actual = {key.removeprefix("_orig_mod."): value for key, value in actual.items()}
     assert largest_error(actual, reference) < LOOSER.get((name, dtype), BOUNDS[dtype])
+
+
+def test_a_compiled_optimizer_steps_like_that_of_the_cpu(simulated_xpu):
+    """Its kernel multiplies by a function of the device library that rounds by itself."""
+    on_cpu = torch.randn(9)
+    on_xpu = on_cpu.to("xpu")
+    for parameter, compile_step in ((on_cpu, lambda step: step), (on_xpu, torch.compile)):
+        optimizer = torch.optim.AdamW([parameter], lr=0.1)
+        parameter.grad = parameter * 0.5
+        step = compile_step(optimizer.step)
+        step()
+        step()
+    torch.testing.assert_close(on_xpu.cpu(), on_cpu)
+    compiled = torch.compile(lambda x: torch.addcmul(x, x, x, value=0.5))
+    torch.testing.assert_close(compiled(on_xpu).cpu(), torch.addcmul(on_cpu, on_cpu, on_cpu, value=0.5))

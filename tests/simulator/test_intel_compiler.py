@@ -7,6 +7,7 @@ import platform
 import stat
 import struct
 import sys
+from typing import Any, cast
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ import xpu_amp_dynamo
 from xpu_amp_dynamo.__main__ import main
 from xpu_amp_dynamo.errors import SimulatorError
 from xpu_amp_dynamo.simulator.compile_report import CompileReport, KernelVerdict
+from xpu_amp_dynamo.simulator.device_library import cache_folder, make_folder
 from xpu_amp_dynamo.simulator.intel_compiler import processes, triton_xpu
 from xpu_amp_dynamo.simulator.intel_compiler.compiled_kernel import FailedKernel, KernelSource
 from xpu_amp_dynamo.simulator.intel_compiler.ocloc import (
@@ -169,6 +171,27 @@ def test_a_process_that_had_nothing_to_do_for_long_is_started_again(no_compiler,
         del worker
     processes.end_workers()
     gc.collect()
+
+
+def test_a_damaged_file_is_compiled_anew(no_compiler, monkeypatch, tmp_path):
+    monkeypatch.setattr(triton_xpu, "installed_folder", lambda: tmp_path)
+    monkeypatch.setattr(processes, "WORKER", ANSWERS_ONCE.replace('FailedKernel(source.name, "refused")', '["made"]'))
+    source, made = KernelSource("kernel", "1"), cast(Any, ["made"])
+    for spoil in (lambda content: content[:-3], lambda content: content[:-1] + b"!", lambda content: b""):
+        processes.end_workers()
+        assert processes.compile_kernels([source]) == [made]
+        assert processes._kept(source) == made
+        file = processes._file(source)
+        file.write_bytes(spoil(file.read_bytes()))
+    processes.end_workers()
+    assert processes.compile_kernels([source]) == [made]
+
+
+def test_a_folder_that_cannot_be_made_is_named(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(SimulatorError, match=r"keeps what it compiles in .*file.*XDG_CACHE_HOME"):
+        make_folder(cache_folder() / "kernels")
 
 
 def test_refused_kernels_and_those_that_spill_come_first():

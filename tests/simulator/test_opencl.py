@@ -120,6 +120,31 @@ def test_kernels_that_cannot_be_built(refused, opencl, monkeypatch, caplog):
     assert ("Triton's interpreter runs" in caplog.text) == (refused == "for the processor")
 
 
+DIVISIONS: dict[str, Any] = {
+    "remainder": torch.remainder,
+    "fmod": torch.fmod,
+    "truncated": lambda a, b: torch.div(a, b, rounding_mode="trunc"),
+    "floored": lambda a, b: a // b,
+    "of less": lambda a, b: a % (b - 1),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.int16, torch.int32, torch.int64], ids=str)
+@pytest.mark.parametrize("name", DIVISIONS)
+def test_divisions_write_to_their_output_alone(name, dtype, opencl):
+    """The runtime's compiler takes divisions by zero, such as behind the end of a tensor, for impossible."""
+    count, divide = 129, DIVISIONS[name]
+    left, right = torch.randint(-3000, 3000, (count,), dtype=dtype), torch.randint(2, 200, (count,), dtype=dtype)
+    with xpu_amp_dynamo.simulated_xpu(mode="opencl"):
+        memory = torch.full((3 * count,), -77, dtype=dtype, device="xpu")
+        compiled = torch.compile(lambda a, b, out: out.copy_(divide(a, b)))
+        compiled(left.to("xpu"), right.to("xpu"), memory[count : 2 * count])
+        before, result, behind = memory.cpu().chunk(3)
+    assert torch.equal(result, divide(left, right))
+    assert before.eq(-77).all()
+    assert behind.eq(-77).all()
+
+
 def test_a_bad_index_raises_in_the_interpreter():
     check_bad_indices("run")
 

@@ -22,7 +22,8 @@ def load_device_library() -> None:
     """Make the simulated device known to PyTorch, switched off; build its library if that was not done yet.
 
     Raises:
-        SimulatorError: there is no working C++ compiler, or this torch has ops of other signatures.
+        SimulatorError: there is no working C++ compiler, this torch has ops of other signatures, or there is no folder
+            that can be written to.
     """
     library = ctypes.CDLL(str(_built_library()))
     register = library.register_simulated_xpu
@@ -44,13 +45,30 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xpu_amp_dynamo"
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder for what is kept, if it is not there.
+
+    Raises:
+        SimulatorError: it cannot be made, or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(f"may not write to {folder}")
+    except OSError as error:
+        raise SimulatorError(
+            f"the simulated XPU keeps what it compiles in {cache_folder()}, which cannot be used: {error}; name "
+            "another folder in the environment variable XDG_CACHE_HOME"
+        ) from error
+
+
 def _built_library() -> Path:
     """Return the library's path, built for this torch and these sources."""
     files = sorted(SOURCES.iterdir())
     key = hashlib.sha256("".join([torch.__version__, platform.machine(), *map(Path.read_text, files)]).encode())
     name = f"simulated_xpu-torch{torch.__version__}-{key.hexdigest()[:16]}"
     target = cache_folder() / f"{name}.so"
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     with FileLock(str(target.with_suffix(".lock"))):
         if not target.exists():
             _build(target)

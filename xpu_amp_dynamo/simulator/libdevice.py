@@ -22,6 +22,13 @@ OTHER_NAMES: dict[str, Callable[..., torch.Tensor]] = {
     "llrint": lambda x: torch.round(x).to(torch.int64),
     "llround": lambda x: torch.trunc(x + torch.copysign(torch.full_like(x, 0.5), x)).to(torch.int64),
     "round": lambda x: torch.trunc(x + torch.copysign(torch.full_like(x, 0.5), x)),
+    "ilogb": lambda x: torch.frexp(x).exponent - 1,
+    # Rounded to nearest, and not fused with what follows.
+    "add_rn": torch.add,
+    "sub_rn": torch.sub,
+    "mul_rn": torch.mul,
+    "div_rn": torch.div,
+    "sqrt_rn": torch.sqrt,
     "pow": torch.pow,
     "fmax": torch.fmax,
     "fmin": torch.fmin,

@@ -21,7 +21,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from xpu_amp_dynamo.simulator.device_library import cache_folder
+from xpu_amp_dynamo.simulator.device_library import cache_folder, make_folder
 from xpu_amp_dynamo.simulator.intel_compiler import triton_xpu
 from xpu_amp_dynamo.simulator.intel_compiler.compiled_kernel import CompiledKernel, FailedKernel, KernelSource
 
@@ -32,6 +32,7 @@ MOST_PROCESSES = 8
 # So few kernels are compiled in seconds.
 SILENT = 4
 LAST_CHARACTERS = 2000
+CHECKSUM_BYTES = 32
 
 
 def compile_kernels(sources: Sequence[KernelSource]) -> list[Outcome]:
@@ -174,18 +175,27 @@ def _stream(stream: IO[bytes] | None) -> Any:
 
 
 def _kept(source: KernelSource) -> list[CompiledKernel] | None:
-    """Return a kernel that was compiled before."""
+    """Return a kernel that was compiled before, unless its file was damaged since."""
     file = _file(source)
-    return pickle.loads(file.read_bytes()) if file.exists() else None
+    if not file.exists():
+        return None
+    content = file.read_bytes()
+    checksum, compiled = content[:CHECKSUM_BYTES], content[CHECKSUM_BYTES:]
+    return pickle.loads(compiled) if checksum == _checksum(compiled) else None
 
 
 def _keep(source: KernelSource, outcome: list[CompiledKernel]) -> None:
     """Write what became of a kernel, in one step: others may read and write beside this process."""
     file = _file(source)
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(file.parent)
+    compiled = pickle.dumps(outcome)
     with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as partial:
-        partial.write(pickle.dumps(outcome))
+        partial.write(_checksum(compiled) + compiled)
     os.replace(partial.name, file)
+
+
+def _checksum(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
 
 
 def _file(source: KernelSource) -> Path:

@@ -28,6 +28,7 @@ from xpu_amp_dynamo.simulator.intel_compiler.compiled_kernel import CompiledKern
 from xpu_amp_dynamo.simulator.intel_compiler.processes import compile_kernels
 from xpu_amp_dynamo.simulator.interpreter import name_constants
 from xpu_amp_dynamo.simulator.opencl.device import load_kernel, pyopencl, queue
+from xpu_amp_dynamo.simulator.opencl.guard_divisions import guard_divisions
 from xpu_amp_dynamo.simulator.opencl.note_assertions import ARGUMENT, note_assertions
 
 logger = logging.getLogger(__name__)
@@ -107,7 +108,8 @@ class _Kernels:
 
 def _source(kernel: CachingAutotuner) -> KernelSource:
     code, _ = _noting_code(kernel)
-    return KernelSource(kernel.fn.fn.__name__, code, configuration=0, for_cpu=True)
+    name = kernel.fn.fn.__name__
+    return KernelSource(name, guard_divisions(code, name), configuration=0, for_cpu=True)
 
 
 def _noting_code(kernel: CachingAutotuner) -> tuple[str, list[str]]:
