@@ -87,6 +87,8 @@ def _call_factory(name: str) -> tuple[torch.nn.Module, tuple[Any, ...] | dict[st
         XpuAmpError: there is no such function, or it returns something else than a model and its arguments.
     """
     module_name, _, function_name = name.partition(":")
+    if not function_name:
+        raise XpuAmpError(f"{name!r} names no function, expected MODULE:FACTORY such as my_models:make_bert")
     sys.path.insert(0, "")  # as `python -m` does: modules of the current folder are found
     try:
         factory = getattr(importlib.import_module(module_name), function_name)
@@ -101,8 +103,14 @@ def _call_factory(name: str) -> tuple[torch.nn.Module, tuple[Any, ...] | dict[st
         and isinstance(made[0], torch.nn.Module)
         and isinstance(made[1], (tuple, dict))
     ):
-        raise XpuAmpError(f"{name} must return a model and a tuple or dict of its arguments, not {type(made).__name__}")
+        raise XpuAmpError(f"{name} must return a model and a tuple or dict of its arguments, not {_kinds(made)}")
     return made
+
+
+def _kinds(made: object) -> str:
+    """Name the type of a value, and those of what it holds if it is a tuple."""
+    inside = f" of {', '.join(type(item).__name__ for item in made)}" if isinstance(made, tuple) else ""
+    return type(made).__name__ + inside
 
 
 if __name__ == "__main__":

@@ -250,7 +250,11 @@ def test_command_line(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "Triton kernels" in done.stdout
     assert (tmp_path / "out" / "xpu_amp_backward_0.py").exists()
-    for factory, message in (("my_models:nope", "cannot find"), ("my_models:make_wrong", "must return a model")):
+    for factory, message in (
+        ("my_models", "names no function"),
+        ("my_models:nope", "cannot find"),
+        ("my_models:make_wrong", "must return a model"),
+    ):
         failed = command("kernels", factory)
         assert failed.returncode == 1
         assert message in failed.stderr

@@ -92,7 +92,7 @@ def compile_report(generated: dict[str, str], target: str) -> CompileReport:
     Raises:
         SimulatorError: there is no such part; Triton for XPUs is not installed or cannot be on this machine.
     """
-    if target not in PARTS:
+    if target not in list(PARTS):
         raise SimulatorError(f"there is no part {target!r} to compile for; the parts are {sorted(PARTS)}")
     sources = list(dict.fromkeys(s for code in generated.values() for s in _sources(code, PARTS[target].architecture)))
     ocloc = find_ocloc()
