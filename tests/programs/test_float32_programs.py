@@ -20,7 +20,7 @@ from tests.programs.random_float32_programs import EXPRESSIONS, Float32Program, 
 NUMBER = os.environ.get("RANDOM_PROGRAMS")
 # To shrink a program takes as long as some hundreds of programs.
 FEW = settings(
-    max_examples=100,
+    max_examples=50,
     derandomize=NUMBER is None,
     deadline=None,
     suppress_health_check=list(HealthCheck),
