@@ -111,6 +111,8 @@ def test_a_missing_compiler_is_named_with_the_command_that_installs_it(no_compil
         report.compile()
     with pytest.raises(SimulatorError, match=r"no part 'max-9000'.*'arc-a770', 'arc-b580', 'max-1550'"):
         report.compile("max-9000")
+    with pytest.raises(SimulatorError, match=r"no part \['max-1550'\]"):
+        report.compile(cast(Any, ["max-1550"]))
     monkeypatch.setattr(triton_xpu, "install", lambda: "where it is")
     assert main(["install-compiler"]) == 0
     assert capsys.readouterr().out == "where it is\n"
