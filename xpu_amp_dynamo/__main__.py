@@ -16,6 +16,8 @@ from xpu_amp_dynamo.simulator.intel_compiler import triton_xpu
 from xpu_amp_dynamo.simulator.parts import PARTS
 from xpu_amp_dynamo.simulator.xpu_kernels import WAYS, xpu_kernels
 
+EXPECTED = "expected MODULE:FACTORY such as my_models:make_bert"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
@@ -88,14 +90,12 @@ def _call_factory(name: str) -> tuple[torch.nn.Module, tuple[Any, ...] | dict[st
     """
     module_name, _, function_name = name.partition(":")
     if not function_name:
-        raise XpuAmpError(f"{name!r} names no function, expected MODULE:FACTORY such as my_models:make_bert")
+        raise XpuAmpError(f"{name!r} names no function, {EXPECTED}")
     sys.path.insert(0, "")  # as `python -m` does: modules of the current folder are found
     try:
         factory = getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise XpuAmpError(
-            f"cannot find {name!r}, expected MODULE:FACTORY such as my_models:make_bert: {error}"
-        ) from error
+        raise XpuAmpError(f"cannot find {name!r}, {EXPECTED}: {error}") from error
     made = factory()
     if not (
         isinstance(made, tuple)

@@ -11,7 +11,7 @@ import transformers
 
 import xpu_amp_dynamo
 from benchmarks.models import MODELS, Size, build, loss_and_output
-from tests.support.versions import only_since
+from tests.support.versions import GRADIENTS_AS_EAGER, only_since
 
 transformers.logging.set_verbosity_error()
 
@@ -25,8 +25,7 @@ KINDS = ("bert", "resnet", "unet")
 # The others are left to the larger sweeps where a few models show the same: float16, and what Inductor compiles.
 OTHERS = [pytest.param(name, marks=pytest.mark.sweep) for name in MODELS if name not in KINDS]
 BEFORE_2_13 = only_since("2.13", "Dynamo breaks the graph where a configuration is copied")
-BEFORE_2_12 = only_since("2.12", "stock Dynamo's gradients in a region differ from eager ones")
-LATER = {"t5": BEFORE_2_13, "whisper": BEFORE_2_13, "llama": BEFORE_2_12, "mixtral": BEFORE_2_12}
+LATER = {"t5": BEFORE_2_13, "whisper": BEFORE_2_13, "llama": GRADIENTS_AS_EAGER, "mixtral": GRADIENTS_AS_EAGER}
 COMPILABLE = [pytest.param(name, marks=LATER.get(name, ())) for name in MODELS]
 # Dynamo looks at `.grad` of a non-leaf input behind the graph break in GPT-2's loss, torch 2.13.0.
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")

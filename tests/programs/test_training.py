@@ -13,7 +13,7 @@ import transformers
 import xpu_amp_dynamo
 from benchmarks.models import MODELS, Size, build, loss_and_output
 from tests.support.comparison import assert_same
-from tests.support.versions import only_since
+from tests.support.versions import GRADIENTS_AS_EAGER
 
 transformers.logging.set_verbosity_error()
 pytestmark = pytest.mark.filterwarnings("ignore:float16 training needs loss scaling")
@@ -23,7 +23,6 @@ BFLOAT16, FLOAT16, FLOAT32 = torch.bfloat16, torch.float16, torch.float32
 # How far a curve may be from that of float32, relative to its first loss. Runs of one dtype with other roundings
 # differ by up to 0.03 in the middle of these curves, where they fall fastest.
 CURVE_BOUND = 0.06
-BEFORE_2_12 = only_since("2.12", "stock Dynamo's gradients in a region differ from eager ones")
 SIZE = Size(width=32, layers=1, heads=2, batch=4, length=16)
 
 
@@ -98,7 +97,7 @@ def assert_near(losses: list[float], reference: list[float]) -> None:
 
 
 @pytest.mark.parametrize("dtype", [BFLOAT16, FLOAT16])
-@pytest.mark.parametrize("name", [pytest.param("llama", marks=BEFORE_2_12), "resnet", "unet"])
+@pytest.mark.parametrize("name", [pytest.param("llama", marks=GRADIENTS_AS_EAGER), "resnet", "unet"])
 def test_lowered_curve_is_that_of_eager_autocast(name, dtype):
     def region():
         return xpu_amp_dynamo.autocast("cpu", dtype)

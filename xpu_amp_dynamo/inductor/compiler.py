@@ -10,8 +10,7 @@ import torch._inductor.config
 from torch import fx
 
 from xpu_amp_dynamo.errors import InvalidOptionError
-from xpu_amp_dynamo.inductor.settings import ROUNDING_SETTING, autotuned_backends
-from xpu_amp_dynamo.lowering.aten.narrow_operands import narrow_operands
+from xpu_amp_dynamo.inductor.settings import ROUNDING_SETTING, autotuned_backends, setting_of
 from xpu_amp_dynamo.lowering.aten.widen_results import widen_results
 from xpu_amp_dynamo.lowering.pipeline import COMPILED, ROUNDING_LESS, joint_passes, without
 
@@ -44,10 +43,10 @@ def inductor_compiler(
     from xpu_amp_dynamo.inductor.passes import CastPasses, SchedulePass
     from xpu_amp_dynamo.inductor.wide_addmm import lower_wide_addmm
 
-    lower_wide_addmm()
     modes = torch._inductor.list_mode_options()
     if mode is not None and mode not in modes:
         raise InvalidOptionError(f"unknown mode {mode!r}; the modes are {sorted(modes)}")
+    lower_wide_addmm()
     settings = {MIXED_SIZES_SETTING: 2, **({ROUNDING_SETTING: True} if exact else {}), **patches}
     settings[SCHEDULER_SETTING] = SchedulePass(before=_passes_of_the_user(SCHEDULER_SETTING, patches))
     left_out = {*skip, *(ROUNDING_LESS if exact else _of_libraries(autotuned_backends(mode, patches)))}
@@ -62,20 +61,20 @@ def inductor_compiler(
     return compile_graph
 
 
-def _of_libraries(backends: Collection[str]) -> set[str]:
+def _of_libraries(backends: Collection[str]) -> frozenset[str]:
     """List the passes that make products which only libraries have, where other kernels are timed beside them.
 
     Kernels of Inductor's own fuse the cast behind a product, but have no form that reads a lower dtype and writes
     float32 (torch 2.11 to 2.15), and without libraries among the backends such a product cannot be compiled.
     """
     if not backends:
-        return set()
-    return {widen_results.__name__} if LIBRARIES in backends else {widen_results.__name__, narrow_operands.__name__}
+        return frozenset()
+    return frozenset((widen_results.__name__,)) if LIBRARIES in backends else ROUNDING_LESS
 
 
 def _passes_of_the_user(name: str, patches: Mapping[str, Any]) -> list[Any]:
     """List the passes that the user set for a moment of Inductor; they run before ours."""
-    passes = patches.get(name, getattr(torch._inductor.config, name))
+    passes = setting_of(name, patches)
     if passes is None:
         return []
     return list(passes) if isinstance(passes, (list, tuple)) else [passes]

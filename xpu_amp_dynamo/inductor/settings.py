@@ -41,14 +41,16 @@ def autotuned_backends(mode: str | None, patches: Mapping[str, Any]) -> frozense
         patches: settings of ``torch._inductor.config``, checked.
     """
     chosen = {**(torch._inductor.list_mode_options(mode) if mode else {}), **patches}
-    settings = {name.replace("-", "_"): value for name, value in chosen.items()}
-
-    def setting(name: str) -> Any:
-        return settings.get(name, getattr(torch._inductor.config, name))
-
-    if not (setting("max_autotune") or setting("max_autotune_gemm")):
+    if not any(setting_of(name, chosen) for name in ("max_autotune", "max_autotune_gemm")):
         return frozenset()
-    return frozenset(backend.strip().upper() for backend in setting("max_autotune_gemm_backends").split(","))
+    backends = setting_of("max_autotune_gemm_backends", chosen).split(",")
+    return frozenset(backend.strip().upper() for backend in backends)
+
+
+def setting_of(name: str, patches: Mapping[str, Any]) -> Any:
+    """Return the value of a setting as patches change it, whose names may have dashes."""
+    spelt = {given.replace("-", "_"): value for given, value in patches.items()}
+    return spelt[name] if name in spelt else getattr(torch._inductor.config, name)
 
 
 def with_settings(patches: Mapping[str, Any]) -> contextlib.AbstractContextManager[Any]:

@@ -10,25 +10,22 @@ the mask switches anything off: it stores what such work items computed (intel-o
 from __future__ import annotations
 
 import ast
-import re
+
+from xpu_amp_dynamo.simulator.opencl.note_assertions import VALUE
 
 # Inductor's own functions that divide by their second argument.
 DIVIDING = ("div_floor_integer", "remainder_integer")
-_VALUE = re.compile(r"tmp\d+")
 
 
-def guard_divisions(code: str, name: str) -> str:
-    """Return a kernel that divides integers that it loaded, or computed, by one in place of zero.
+def guard_divisions(kernel: ast.FunctionDef) -> bool:
+    """Divide integers that a kernel loaded, or computed, by one in place of zero; tell whether there are divisions.
 
     Args:
-        code: the module of a kernel, as Inductor writes it.
-        name: the name of the Triton function.
+        kernel: the Triton function, edited in place.
     """
-    module = ast.parse(code)
-    kernel = next(node for node in module.body if isinstance(node, ast.FunctionDef) and node.name == name)
     guarding = _Guarding(_loaded(kernel))
     guarding.visit(kernel)
-    return ast.unparse(ast.fix_missing_locations(module)) if guarding.changed else code
+    return guarding.changed
 
 
 def _loaded(kernel: ast.FunctionDef) -> set[str]:
@@ -59,7 +56,7 @@ class _Guarding(ast.NodeTransformer):
 
     def _guarded(self, divisor: ast.expr) -> ast.expr:
         names = [node.id for node in ast.walk(divisor) if isinstance(node, ast.Name)]
-        if not any(_VALUE.fullmatch(name) or name in self._loaded for name in names):
+        if not any(VALUE.fullmatch(name) or name in self._loaded for name in names):
             return divisor
         self.changed = True
         text = f"({ast.unparse(divisor)})"

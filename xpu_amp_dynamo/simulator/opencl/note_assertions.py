@@ -15,33 +15,30 @@ import re
 from itertools import chain
 
 ARGUMENT, TYPE = "failed_assertion", "*i32"
-_INDEX = re.compile(r"tmp\d+")
+# What Inductor calls the values that a kernel computes.
+VALUE = re.compile(r"tmp\d+")
 
 
-def note_assertions(code: str, name: str) -> tuple[str, list[str]]:
-    """Return a kernel that notes assertions that fail, and what they say; the number of the last one that failed is
-    stored, counted from one.
+def note_assertions(kernel: ast.FunctionDef) -> list[str]:
+    """Have a kernel note assertions that fail and return what they say; it stores the number of the last one that
+    failed, counted from one.
 
-    A kernel without assertions, or one that tells the types of its arguments otherwise than Inductor does, is returned
-    as it is.
+    A kernel that tells the types of its arguments otherwise than Inductor does is left as it is.
 
     Args:
-        code: the module of a kernel, as Inductor writes it.
-        name: the name of the Triton function. It takes one more argument then, the last: the address of an int32.
+        kernel: the Triton function, edited in place. If it has assertions, it takes one more argument then, the last:
+            the address of an int32.
     """
-    module = ast.parse(code)
-    kernel = next(node for node in module.body if isinstance(node, ast.FunctionDef) and node.name == name)
     signature = _signature(kernel)
     if signature is None:
-        return code, []
+        return []
     noting = _Noting()
     noting.visit(kernel)
-    if not noting.messages:
-        return code, []
-    kernel.args.args.append(ast.arg(ARGUMENT))
-    signature.keys.append(ast.Constant(ARGUMENT))
-    signature.values.append(ast.Constant(TYPE))
-    return ast.unparse(ast.fix_missing_locations(module)), noting.messages
+    if noting.messages:
+        kernel.args.args.append(ast.arg(ARGUMENT))
+        signature.keys.append(ast.Constant(ARGUMENT))
+        signature.values.append(ast.Constant(TYPE))
+    return noting.messages
 
 
 def _signature(kernel: ast.FunctionDef) -> ast.Dict | None:
@@ -84,4 +81,4 @@ def _indices(condition: ast.expr) -> list[str]:
     """List the values of Inductor's that a condition compares."""
     compared = [node for node in ast.walk(condition) if isinstance(node, ast.Compare)]
     names = [node.id for compare in compared for node in ast.walk(compare) if isinstance(node, ast.Name)]
-    return [name for name in dict.fromkeys(names) if _INDEX.fullmatch(name)]
+    return [name for name in dict.fromkeys(names) if VALUE.fullmatch(name)]

@@ -27,9 +27,9 @@ from xpu_amp_dynamo.simulator.intel_compiler import triton_xpu
 from xpu_amp_dynamo.simulator.intel_compiler.compiled_kernel import CompiledKernel, FailedKernel, KernelSource
 from xpu_amp_dynamo.simulator.intel_compiler.processes import compile_kernels
 from xpu_amp_dynamo.simulator.interpreter import name_constants
+from xpu_amp_dynamo.simulator.opencl.code_for_cpu import code_for_cpu
 from xpu_amp_dynamo.simulator.opencl.device import load_kernel, pyopencl, queue
-from xpu_amp_dynamo.simulator.opencl.guard_divisions import guard_divisions
-from xpu_amp_dynamo.simulator.opencl.note_assertions import ARGUMENT, note_assertions
+from xpu_amp_dynamo.simulator.opencl.note_assertions import ARGUMENT
 
 logger = logging.getLogger(__name__)
 
@@ -91,31 +91,27 @@ class _Kernels:
 
     def prepare(self, kernels: Iterable[CachingAutotuner]) -> None:
         """Compile kernels that are new, side by side, and load them."""
-        by_source = {_source(kernel): kernel for kernel in kernels}
-        new = [source for source in by_source if source not in self._loaded]
-        for source, outcome in zip(new, compile_kernels(new), strict=True):
-            kernel = by_source[source]
+        sources = {kernel: _source(kernel) for kernel in kernels}
+        new = {source: (kernel, said) for kernel, (source, said) in sources.items() if source not in self._loaded}
+        for (source, (kernel, assertions)), outcome in zip(new.items(), compile_kernels(list(new)), strict=True):
             found = _compiled_otherwise(kernel, source) if isinstance(outcome, FailedKernel) else (0, outcome[0])
-            self._loaded[source] = _Kernel(*found, _noting_code(kernel)[1]) if found else None
+            self._loaded[source] = _Kernel(*found, assertions) if found else None
+        for kernel, (source, _) in sources.items():
+            self._by_kernel[kernel] = self._loaded[source]
 
     def get(self, kernel: CachingAutotuner) -> _Kernel | None:
         """Return a kernel, compiled now if it was not before."""
         if kernel not in self._by_kernel:
             self.prepare([kernel])
-            self._by_kernel[kernel] = self._loaded[_source(kernel)]
         return self._by_kernel[kernel]
 
 
-def _source(kernel: CachingAutotuner) -> KernelSource:
-    code, _ = _noting_code(kernel)
-    name = kernel.fn.fn.__name__
-    return KernelSource(name, guard_divisions(code, name), configuration=0, for_cpu=True)
-
-
-def _noting_code(kernel: CachingAutotuner) -> tuple[str, list[str]]:
-    """Return the code of a kernel that notes assertions that fail, and their messages."""
+def _source(kernel: CachingAutotuner) -> tuple[KernelSource, list[str]]:
+    """Return a kernel as the compiler takes it, and what the assertions say that it notes."""
     function = kernel.fn.fn
-    return note_assertions(Path(function.__code__.co_filename).read_text(), function.__name__)
+    name = function.__name__
+    code, assertions = code_for_cpu(Path(function.__code__.co_filename).read_text(), name)
+    return KernelSource(name, code, configuration=0, for_cpu=True), assertions
 
 
 def _compiled_otherwise(kernel: CachingAutotuner, source: KernelSource) -> tuple[int, CompiledKernel] | None:
