@@ -134,7 +134,7 @@ def test_the_programs_are_various():
     assert len(set(EXPRESSIONS)) > 90
     seen, refused = set(), 0
 
-    @FEW
+    @settings(FEW, max_examples=100)
     @given(float32_programs())
     def collect(program):
         nonlocal refused
