@@ -119,9 +119,9 @@ def allowed_errors(
 
 
 def floats(observation: Observation) -> list[torch.Tensor]:
-    """Return the real tensors of a run, gradients included."""
+    """Return the real tensors of a run on any device, gradients included."""
     tensors = [*observation.tensors, *(g for g in observation.gradients if g is not None)]
-    return [t.double() for t in tensors if t.is_floating_point()]
+    return [t.cpu().double() for t in tensors if t.is_floating_point()]
 
 
 def norm(tensor: torch.Tensor) -> float:
@@ -140,7 +140,7 @@ def assert_observed_alike(actual: Observation, expected: Observation, allowed: S
     assert actual.shared == expected.shared, "who shares memory"
     assert actual.shared_gradients == expected.shared_gradients, "which gradients share memory"
     for one, other in zip(actual.tensors, expected.tensors, strict=True):
-        assert other.is_floating_point() or torch.equal(one, other)
+        assert other.is_floating_point() or torch.equal(one.cpu(), other.cpu())
     for index, (one, other, most) in enumerate(zip(floats(actual), floats(expected), allowed, strict=True)):
         assert torch.equal(one.isfinite(), other.isfinite()), f"value {index} is finite in one run only"
         error = norm(one - other)

@@ -97,13 +97,7 @@ DTYPES = (
     "F.pad({a}, (0, 1), value=torch.finfo({a}.dtype).min).softmax(-1)[:, :4]",
     "{a}.masked_fill(mask, -1e9).log_softmax(-1).exp()",
     "{a}.masked_fill(mask, float('-inf')).amax(-1, keepdim=True).clamp(min=-1) * {b}",
-    "({a} * 1e-30) * 1e30",
-    "torch.minimum({a}, torch.full((4, 4), 1e30))",
     "torch.zeros(4, 4, dtype={a}.dtype) + {b}",
-    "({a} if {b}.dtype is torch.float32 else {b} * 100)",
-    "{a} * (2.0 if {a}.dtype == {b}.dtype else 30.0)",
-    "{a} * ({b}.dtype.itemsize / 4)",
-    "{a} * torch.finfo({b}.dtype).bits / 32",
     "{a}.to({b}.dtype)",
     "{a}.type_as({b})",
     "torch.ones_like({a}) + {b}",
@@ -112,21 +106,32 @@ DTYPES = (
     "{a}.new_ones(4, 4) @ {b}",
     "torch.empty_like({a}).copy_({b})",
     "torch.eye(4).to({a}) @ {b}",
-    "{a}.view(torch.int32).view(torch.float32)",
     "torch.tensor(0.5, dtype={a}.dtype) * {b}",
 )
 SUBGRAPHS = (
-    "float32_scale({a}) * 0.5",
-    "torch.ops.xpu_amp_programs.float32_scale({a}) + {b}",
-    "cond(flag, one_branch, other_branch, ({a}, {b}))",
-    "cond(flag, other_branch, one_branch, ({a}, {b}))",
+    "cond(flag, one_branch, block, ({a}, {b}))",
     "checkpoint(block, {a}, {b}, use_reentrant=False)",
     "{a} @ checkpoint(block, {b}, {c}, use_reentrant=False)",
     "block({a}, {b})",
     "torch.mm({a}.detach(), {b}.detach(), out=torch.empty(4, 4))",
     "torch.add({a}.detach(), {b}.detach(), out=torch.empty(4, 4))",
 )
-EXPRESSIONS = LISTED * 2 + LAYOUT + POINTWISE + DTYPES + SUBGRAPHS * 2
+# What does something else, or is refused, where a region computes the operands in lower precision.
+FLOAT32_ONLY = (
+    "({a} * 1e-30) * 1e30",
+    "torch.minimum({a}, torch.full((4, 4), 1e30))",
+    "({a} if {b}.dtype is torch.float32 else {b} * 100)",
+    "{a} * (2.0 if {a}.dtype == {b}.dtype else 30.0)",
+    "{a} * ({b}.dtype.itemsize / 4)",
+    "{a} * torch.finfo({b}.dtype).bits / 32",
+    "{a}.view(torch.int32).view(torch.float32)",
+    "cond(flag, one_branch, other_branch, ({a}, {b}))",
+    "cond(flag, other_branch, one_branch, ({a}, {b}))",
+    "float32_scale({a}) * 0.5",
+    "torch.ops.xpu_amp_programs.float32_scale({a}) + {b}",
+)
+IN_REGIONS = LISTED * 2 + LAYOUT + POINTWISE + DTYPES + SUBGRAPHS * 2
+EXPRESSIONS = IN_REGIONS + FLOAT32_ONLY
 WRITES = (
     *SIMPLE_WRITES,
     "{v}[:, positions] = {b}[:, :2]",
@@ -240,9 +245,10 @@ def inputs(device: str = "cpu") -> tuple[torch.Tensor, ...]:
 class _Float32Writer(Writer):
     """Writes statements, graph breaks among them if these are allowed, and what is returned."""
 
-    def __init__(self, draw: Draw, breaks: bool) -> None:
+    def __init__(self, draw: Draw, breaks: bool, expressions: tuple[str, ...]) -> None:
         super().__init__(draw, MATRICES)
         self.breaks = breaks
+        self.expressions = expressions
 
     def statement(self) -> None:
         """Write one assignment, write or graph break."""
@@ -256,7 +262,7 @@ class _Float32Writer(Writer):
         elif kind in (2, 3) and self.own:
             text = self.write(WRITES, operands)
         else:
-            text = self.assignment(EXPRESSIONS, operands)
+            text = self.assignment(self.expressions, operands)
         self.lines.append(INDENT + text)
 
     def results(self) -> str:
@@ -267,9 +273,11 @@ class _Float32Writer(Writer):
 
 
 @st.composite
-def float32_programs(draw: Draw, most: int = 15, breaks: bool = True) -> Float32Program:
+def float32_programs(
+    draw: Draw, most: int = 15, breaks: bool = True, expressions: tuple[str, ...] = EXPRESSIONS
+) -> Float32Program:
     """Draw a program of 5 to ``most`` statements."""
-    writer = _Float32Writer(draw, breaks)
+    writer = _Float32Writer(draw, breaks, expressions)
     writer.lines.append(f"{INDENT}v{len(MATRICES)} = {draw(st.sampled_from(('x', 'y')))} @ w")
     writer.names.append(f"v{len(MATRICES)}")
     for _ in range(draw(st.integers(4, most - 1))):

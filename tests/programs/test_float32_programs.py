@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import xpu_amp_dynamo
 from tests.programs.observation import allowed_errors, assert_observed_alike, observe
 from tests.programs.random_float32_programs import EXPRESSIONS, Float32Program, float32_programs, inputs
+from tests.programs.stock_compilation import stock_conforms
 
 # `make fuzz` sets the number, and draws other programs in each run.
 NUMBER = os.environ.get("RANDOM_PROGRAMS")
@@ -29,8 +30,8 @@ FEW = settings(
 )
 MANY = settings(FEW, max_examples=int(NUMBER or 120))
 INDUCTOR = settings(FEW, max_examples=int(NUMBER or 120) // 4)
-# No other random programs meet the passes that only GPUs get.
-INDUCTOR_FOR_XPU = settings(FEW, max_examples=int(NUMBER or 60))
+# With those in regions, what meets the passes that only GPUs get.
+INDUCTOR_FOR_XPU = settings(FEW, max_examples=int(NUMBER or 30))
 
 
 LOWER = (torch.bfloat16, torch.float16)
@@ -59,19 +60,6 @@ def check(program: Float32Program, inner_backend: str, lower: torch.dtype, devic
         except Exception:
             assume(stock_conforms(program, inner_backend, device))
             raise
-
-
-def stock_conforms(program: Float32Program, inner_backend: str, device: str) -> bool:
-    """Tell whether a program compiled for the inner backend alone gives what it gives uncompiled."""
-    torch._dynamo.reset()
-    expected = observe(program.function(), inputs(device))
-    try:
-        stock = torch.compile(program.function(compiled=True), backend=inner_backend, dynamic=False)
-        allowed, _ = allowed_errors(program.function(), inputs(device), expected)
-        assert_observed_alike(observe(stock, inputs(device)), expected, allowed)
-    except Exception:  # whatever it is, it is not ours
-        return False
-    return True
 
 
 def run(number: settings, inner_backend: str, strategy: Any, device: str) -> None:
