@@ -30,8 +30,6 @@ FEW = settings(
 )
 MANY = settings(FEW, max_examples=int(NUMBER or 120))
 INDUCTOR = settings(FEW, max_examples=int(NUMBER or 120) // 4)
-# With those in regions, what meets the passes that only GPUs get.
-INDUCTOR_FOR_XPU = settings(FEW, max_examples=int(NUMBER or 30))
 
 
 LOWER = (torch.bfloat16, torch.float16)
@@ -90,7 +88,7 @@ def test_many_float32_programs(device):
 
 @pytest.mark.slow
 def test_float32_programs_through_inductor(device):
-    run(INDUCTOR_FOR_XPU if device == "xpu" else INDUCTOR, "inductor", float32_programs(most=5, breaks=False), device)
+    run(INDUCTOR, "inductor", float32_programs(most=5, breaks=False), device)
 
 
 @pytest.mark.parametrize(

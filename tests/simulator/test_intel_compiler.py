@@ -209,6 +209,9 @@ def test_refused_kernels_and_those_that_spill_come_first():
     text = str(report)
     assert text.index("refused: Double") < text.index("448") < text.index("2 float32 -> bfloat16")
     assert "2 of 3 compiled, 1 spill" in text
+    without = str(CompileReport("arc-a770", ("Triton for XPUs 3.3.0b1",), kernels[:1]))
+    assert "refused: Double" in without
+    assert "registers" not in without, "empty columns"
 
 
 def test_kernels_of_a_model_compile(compiler_is_installed, monkeypatch):

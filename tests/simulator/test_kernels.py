@@ -225,6 +225,8 @@ def test_bad_arguments_are_refused():
     model, x = build("mlp")
     with pytest.raises(InvalidOptionError, match="unknown options"):
         xpu_amp_dynamo.xpu_kernels(model, x, options={"dtpe": torch.float16})
+    with pytest.raises(TypeError, match=r"takes a model, a torch.nn.Module, and got int"):
+        xpu_amp_dynamo.xpu_kernels(5, torch.ones(2))  # type: ignore[arg-type]
     with pytest.raises(InvalidOptionError, match=r"beside names \['ipex'\]; the ways are"):
         xpu_amp_dynamo.xpu_kernels(model, x, beside=["ipex"])
     assert not torch.xpu.is_available()

@@ -211,10 +211,13 @@ def test_without_triton_eager_works_and_compiling_says_what_is_missing():
         "    print(torch.ones(2, device='xpu').sum().item())\n"
         "    try: torch.compile(torch.sin, backend='xpu_amp')(torch.ones(2, device='xpu'))\n"
         "    except Exception as error: print(error)\n"
+        "try: xpu_amp_dynamo.xpu_kernels(torch.nn.Linear(2, 2), torch.ones(2, 2))\n"
+        "except Exception as error: print(error)\n"
     )
     done = run_python(program)
     assert done.stdout.startswith("2.0"), done.stderr
-    assert "TritonMissing: Cannot find a working triton installation" in done.stdout
+    missing = 'compiling for an XPU needs Triton, which is not installed: `pip install ".[simulator]"` in a clone'
+    assert done.stdout.count(missing) == 2, done.stdout
 
 
 @pytest.mark.parametrize("name", ZOO)

@@ -18,6 +18,8 @@ from xpu_amp_dynamo.simulator.intel_compiler.processes import compile_kernels
 from xpu_amp_dynamo.simulator.parts import PARTS
 from xpu_amp_dynamo.simulator.report_text import text_of, wide_console
 
+OF_MACHINE_CODE = ("SIMD", "registers", "spilled", "instructions", "conversions")
+
 
 @dataclass(frozen=True)
 class KernelVerdict:
@@ -75,7 +77,8 @@ class CompileReport:
         """Print the kernels as a table."""
         console = console or wide_console()
         table = Table(title=f"kernels for {self.target}, by {', '.join(self.compilers)}", caption=_summary(self))
-        for heading in ("kernel", "configuration", "SIMD", "registers", "spilled", "instructions", "conversions"):
+        of_code = OF_MACHINE_CODE if any(kernel.machine_code for kernel in self.kernels) else ()
+        for heading in ("kernel", "configuration", "verdict", *of_code):
             table.add_column(heading, overflow="fold")
         for kernel in self.kernels:
             table.add_row(kernel.name, *_cells(kernel))
@@ -127,14 +130,14 @@ def _verdict(kernel: CompiledKernel, target: str, ocloc: str | None) -> KernelVe
 
 
 def _cells(kernel: KernelVerdict) -> list[str]:
-    if kernel.error:
-        return [kernel.configuration, f"refused: {kernel.error}"]
+    """Return what is known of a kernel, without machine code if it has none."""
+    verdict = f"refused: {kernel.error}" if kernel.error else "taken"
     code = kernel.machine_code
     if code is None:
-        return [kernel.configuration]
+        return [kernel.configuration, verdict]
     conversions = ", ".join(f"{count} {kind}" for kind, count in code.conversions.items())
     numbers = (code.simd_width, code.registers, code.spilled_bytes, code.instructions)
-    return [kernel.configuration, *map(str, numbers), conversions]
+    return [kernel.configuration, verdict, *map(str, numbers), conversions]
 
 
 def _summary(report: CompileReport) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
+from unittest import mock
 
 import torch
 
@@ -12,8 +13,10 @@ from xpu_amp_dynamo.errors import SimulatorError
 from xpu_amp_dynamo.runtime.installation import keeping_installed_policy
 from xpu_amp_dynamo.simulator.bindings import simulate_bindings
 from xpu_amp_dynamo.simulator.device_library import load_device_library, set_device_active
+from xpu_amp_dynamo.simulator.intel_compiler import triton_xpu
 from xpu_amp_dynamo.simulator.parts import PARTS, XpuProperties
 from xpu_amp_dynamo.simulator.refusal import refuse_beside_real_xpu
+from xpu_amp_dynamo.simulator.requirements import triton_is_missing
 
 MODES = ("run", "opencl", "inspect")
 
@@ -41,8 +44,8 @@ def simulated_xpu(part: str = "max-1550", mode: str = "run") -> Iterator[XpuProp
 
     Raises:
         SimulatorError: the part or the mode is unknown, a simulated XPU is on already, this is no CPU build of
-            torch, this machine has a real XPU, or there is no C++ compiler. Compiling raises where Triton is not
-            installed.
+            torch, this machine has a real XPU, there is no C++ compiler, or what ``mode="opencl"`` needs is not
+            installed or cannot be on this machine. Compiling raises where Triton is not installed.
 
     Example:
         >>> with xpu_amp_dynamo.simulated_xpu():
@@ -70,6 +73,11 @@ def _checked(part: str, mode: str) -> XpuProperties:
         raise SimulatorError(f"there is no part {part!r} to simulate; the parts are {sorted(PARTS)}")
     if mode not in MODES:
         raise SimulatorError(f"there is no mode {mode!r}; the modes are {list(MODES)}")
+    if mode == "opencl":
+        from xpu_amp_dynamo.simulator.opencl.device import queue
+
+        queue()
+        triton_xpu.installed_folder()
     if not load_device_library.cache_info().currsize:
         refuse_beside_real_xpu()
         load_device_library()
@@ -79,6 +87,7 @@ def _checked(part: str, mode: str) -> XpuProperties:
 def _simulate_compilation(stack: contextlib.ExitStack, mode: str) -> None:
     """Let ``torch.compile`` make XPU code and run it, or leave its kernels out."""
     # Imported before anything is patched: Inductor decides some things once, when it is imported.
+    import torch._inductor.scheduler
     from torch.utils._triton import has_triton_package
 
     from xpu_amp_dynamo.simulator.inductor_support import simulate_inductor_support
@@ -88,6 +97,8 @@ def _simulate_compilation(stack: contextlib.ExitStack, mode: str) -> None:
     simulate_inductor_support(stack)
     if has_triton_package():
         simulate_triton(stack)
+    else:
+        stack.enter_context(mock.patch.object(torch._inductor.scheduler, "TritonMissing", triton_is_missing))
     if mode == "inspect":
         skip_kernels(stack)
     elif mode == "opencl":

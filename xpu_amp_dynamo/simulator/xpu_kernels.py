@@ -10,12 +10,14 @@ from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
+from torch.utils._triton import has_triton_package
 
 from xpu_amp_dynamo.errors import InvalidOptionError
 from xpu_amp_dynamo.options import BackendOptions
 from xpu_amp_dynamo.runtime.autocast import autocast
 from xpu_amp_dynamo.runtime.installation import keeping_installed_policy, uninstall
 from xpu_amp_dynamo.simulator.kernel_report import KernelReport
+from xpu_amp_dynamo.simulator.requirements import triton_is_missing
 from xpu_amp_dynamo.simulator.simulated_xpu import simulated_xpu
 
 WAYS = ("xpu_amp", "stock autocast", "float32")
@@ -54,11 +56,16 @@ def xpu_kernels(
 
     Raises:
         InvalidOptionError: an option is unknown or outside its legal set, or a way is unknown.
-        SimulatorError: the simulated XPU cannot start, see :func:`simulated_xpu`.
+        SimulatorError: the simulated XPU cannot start, see :func:`simulated_xpu`, or Triton is not installed.
+        TypeError: this is no model.
 
     Example:
         >>> print(xpu_amp_dynamo.xpu_kernels(torch.nn.Linear(64, 64), torch.randn(8, 64), beside=["float32"]))
     """
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"xpu_kernels takes a model, a torch.nn.Module, and got {type(model).__name__}")
+    if not has_triton_package():
+        raise triton_is_missing()
     parsed = BackendOptions.parse(options)
     unknown = [way for way in beside if way not in WAYS[1:]]
     if unknown:

@@ -14,12 +14,12 @@ from typing import Any
 from unittest import mock
 
 from xpu_amp_dynamo.errors import SimulatorError
+from xpu_amp_dynamo.simulator.requirements import is_missing
 
 RUNTIME, LIBRARIES = "intel-opencl-rt", "intel-cmplr-lib-rt"
 DRIVER = "libintelocl.so"
 # Functions of mathematics that compiled programs call.
 PRELOADED = ("libintlc.so.5", "libimf.so", "libirng.so", "libsvml.so")
-INSTALL = '`pip install ".[opencl]"` in a clone, or `pip install "xpu-amp-dynamo[opencl]"`'
 
 
 @functools.cache
@@ -38,7 +38,7 @@ def pyopencl() -> ModuleType:
             bindings = importlib.import_module("pyopencl")
             bindings.get_platforms()
         except ImportError as error:
-            raise SimulatorError(f'mode="opencl" needs pyopencl, which is not installed: {INSTALL}') from error
+            raise is_missing('mode="opencl"', "pyopencl", "opencl") from error
     return bindings
 
 
@@ -47,10 +47,10 @@ def _library(package: str, name: str) -> Path:
     try:
         files = importlib.metadata.files(package) or []
     except importlib.metadata.PackageNotFoundError as error:
-        raise SimulatorError(f'mode="opencl" needs {package}, which is not installed: {INSTALL}') from error
+        raise is_missing('mode="opencl"', package, "opencl") from error
     found = [Path(str(file.locate())).resolve() for file in files if file.name == name]
     if not found or not found[0].exists():
-        raise SimulatorError(f"{package} is installed without {name}: install it anew, by {INSTALL}")
+        raise SimulatorError(f"{package} is installed without {name}: `pip install --force-reinstall {package}`")
     return found[0]
 
 

@@ -23,7 +23,6 @@ from torch._inductor.async_compile import AsyncCompile
 from torch._inductor.runtime.triton_heuristics import CachingAutotuner
 
 from xpu_amp_dynamo.errors import SimulatorError
-from xpu_amp_dynamo.simulator.intel_compiler import triton_xpu
 from xpu_amp_dynamo.simulator.intel_compiler.compiled_kernel import CompiledKernel, FailedKernel, KernelSource
 from xpu_amp_dynamo.simulator.intel_compiler.processes import compile_kernels
 from xpu_amp_dynamo.simulator.interpreter import name_constants
@@ -55,13 +54,7 @@ _failed_assertion = ctypes.c_int32(0)
 
 
 def run_kernels_by_opencl(stack: contextlib.ExitStack) -> None:
-    """Run kernels by OpenCL, until ``stack`` closes; those of one graph are compiled side by side.
-
-    Raises:
-        SimulatorError: the runtime or the compiler is not installed, or cannot be on this machine.
-    """
-    queue()
-    triton_xpu.installed_folder()
+    """Run kernels by OpenCL, until ``stack`` closes; those of one graph are compiled side by side."""
     kernels = _Kernels()
     wait, interpret = AsyncCompile.wait, CachingAutotuner.run
 
