@@ -24,6 +24,7 @@ from xpu_amp_dynamo.lowering.aten.place_casts import place_casts
 from xpu_amp_dynamo.lowering.aten.read_kept_casts import read_kept_casts
 from xpu_amp_dynamo.lowering.aten.verify import AtenVerifier
 from xpu_amp_dynamo.lowering.aten.widen_results import widen_results
+from xpu_amp_dynamo.lowering.captured.describe import describe
 from xpu_amp_dynamo.lowering.captured.erase_regions import erase_regions
 from xpu_amp_dynamo.lowering.captured.inline_regions import inline_regions
 from xpu_amp_dynamo.lowering.captured.insert_casts import insert_casts
@@ -37,7 +38,7 @@ from xpu_amp_dynamo.lowering.captured.verify import CapturedVerifier, count_cast
 from xpu_amp_dynamo.lowering.graph.autocast_state import AutocastState
 from xpu_amp_dynamo.lowering.graph.context import LoweringContext
 from xpu_amp_dynamo.lowering.graph.keep_graph_on_error import keep_graph_on_error
-from xpu_amp_dynamo.lowering.report import LoweringReport
+from xpu_amp_dynamo.lowering.report import LoweringReport, wants_details
 from xpu_amp_dynamo.lowering.run_passes import PassRun, run_passes
 from xpu_amp_dynamo.lowering.weights.add_kept_inputs import add_kept_inputs
 from xpu_amp_dynamo.lowering.weights.cast_before_views import cast_before_views
@@ -162,6 +163,8 @@ def _lower(gm: fx.GraphModule, context: LoweringContext, skip: Collection[str]) 
     runs = run_passes(CAPTURED, gm, context, verifier=partial(CapturedVerifier, gm, context), skip=skip)
     _recompile(gm, runs)
     context.report.casts += count_casts(gm)
+    if wants_details():
+        describe(gm, context)
 
 
 def keep_weights(

@@ -1,17 +1,21 @@
-"""Counts of what a lowering did, and who gets them."""
+"""What a lowering did, counted and, where somebody asks for it, call by call; and who gets that."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 from collections import Counter
 from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from xpu_amp_dynamo.lowering.collector import Collector
+from xpu_amp_dynamo.lowering.records import LoweredCall, LoweredCast
 
 logger = logging.getLogger(__name__)
 _reports: Collector[LoweringReport] = Collector()
+_wants_details: ContextVar[bool] = ContextVar("wants_details", default=False)
 
 
 @dataclass
@@ -21,18 +25,31 @@ class LoweringReport:
     ``ops`` counts calls on tensors by what the policy did with them: ``"lower_precision"``, ``"float32"``,
     ``"promote"``, ``"follow"``, ``"composite"`` (replaced by the ops inside it), ``"foreign"`` (cast as the autocast
     kernel of its own library does) or ``"untouched"``. ``casts`` counts the casts in the lowered graph that the
-    lowering put there.
-    ``seconds`` is the time the lowering took.
+    lowering put there. ``seconds`` is the time the lowering took. ``calls`` and ``each_cast`` list both one by one, in
+    program order, where :func:`record_lowerings` is asked for details. ``number`` counts the lowerings of this process.
     """
 
     ops: Counter[str] = field(default_factory=Counter)
     casts: int = 0
     seconds: float = 0.0
+    calls: list[LoweredCall] = field(default_factory=list)
+    each_cast: list[LoweredCast] = field(default_factory=list)
+    number: int = field(default_factory=itertools.count().__next__)
+
+    def __str__(self) -> str:
+        """Return the report as a sentence."""
+        done = {what.replace("_", " "): count for what, count in self.ops.most_common() if what != "untouched"}
+        calls = ", ".join(f"{count} {what}" for what, count in done.items()) or "no call that the policy lists"
+        left = f", {self.ops['untouched']} left as they are" if self.ops["untouched"] else ""
+        return f"{calls}{left}; {self.casts} cast{'' if self.casts == 1 else 's'}, in {self.seconds * 1e3:.1f} ms"
 
 
 @contextlib.contextmanager
-def record_lowerings() -> Iterator[list[LoweringReport]]:
+def record_lowerings(details: bool = False) -> Iterator[list[LoweringReport]]:
     """Collect the reports of all graphs that are lowered inside the context, in any thread.
+
+    Args:
+        details: have the lowerings of this thread list every call and every cast.
 
     Yields:
         The list that the reports are appended to, one for each graph.
@@ -42,11 +59,24 @@ def record_lowerings() -> Iterator[list[LoweringReport]]:
         ...     torch.compile(model, backend="xpu_amp")(x)
         >>> sum(report.casts for report in reports)
     """
-    with _reports.collect() as reports:
-        yield reports
+    token = _wants_details.set(details or _wants_details.get())
+    try:
+        with _reports.collect() as reports:
+            yield reports
+    finally:
+        _wants_details.reset(token)
+
+
+def wants_details() -> bool:
+    """Tell whether a lowering of this thread is to list every call and every cast."""
+    return _wants_details.get() or logger.isEnabledFor(logging.DEBUG)
 
 
 def publish_report(report: LoweringReport) -> None:
     """Log a report and append it to every list that collects."""
-    logger.info("lowered a graph in %.1f ms: %d casts, %s", report.seconds * 1e3, report.casts, dict(report.ops))
+    logger.info("lowered a graph: %s", report)
+    for call in report.calls:
+        logger.debug("%s", call)
+    for cast in report.each_cast:
+        logger.debug("%s", cast)
     _reports.add([report])

@@ -14,12 +14,15 @@ from xpu_amp_dynamo.runtime.installation import install, installed_policy, unins
 from xpu_amp_dynamo.runtime.weight_store import cached_weight_bytes, refresh_weights, release_weights
 
 if TYPE_CHECKING:
+    from xpu_amp_dynamo.explanation.explain import explain
+    from xpu_amp_dynamo.explanation.explanation import Explanation
     from xpu_amp_dynamo.simulator.simulated_xpu import simulated_xpu
     from xpu_amp_dynamo.simulator.xpu_kernels import xpu_kernels
 
 __version__ = "0.1.0"
 __all__ = [
     "BackendOptions",
+    "Explanation",
     "ExportOptions",
     "LoweringOptions",
     "LoweringReport",
@@ -27,6 +30,7 @@ __all__ = [
     "autocast",
     "cached_weight_bytes",
     "default_device_type",
+    "explain",
     "install",
     "installed_policy",
     "lower",
@@ -39,17 +43,22 @@ __all__ = [
     "xpu_amp",
     "xpu_kernels",
 ]
-# Public names of the simulator, each in a module of that name; it is loaded only when one of them is asked for.
-_SIMULATOR = ("simulated_xpu", "xpu_kernels")
+# Public names whose modules are loaded only when one of them is asked for.
+_LATE = {
+    "Explanation": "explanation.explanation",
+    "explain": "explanation.explain",
+    "simulated_xpu": "simulator.simulated_xpu",
+    "xpu_kernels": "simulator.xpu_kernels",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _SIMULATOR:
+    if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.simulator.{name}"), name)
+    value = getattr(importlib.import_module(f"{__name__}.{_LATE[name]}"), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_SIMULATOR})
+    return sorted({*globals(), *_LATE})

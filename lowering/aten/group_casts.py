@@ -29,6 +29,7 @@ from xpu_amp_dynamo.lowering.aten.library_calls import (
     library_call_of,
 )
 from xpu_amp_dynamo.lowering.aten.memory import Memory
+from xpu_amp_dynamo.lowering.graph.tags import tag_like
 
 aten = torch.ops.aten
 
@@ -75,6 +76,7 @@ def _group(graph: fx.Graph, casts: list[fx.Node], place: fx.Node) -> None:
         targets = [_empty_like(graph, cast) for cast in casts]
         copy = graph.call_function(aten._foreach_copy.default, (targets, [cast.args[0] for cast in casts]))
         copy.meta["val"] = [cast.meta["val"] for cast in casts]
+        tag_like(copy, casts)
         for position, cast in enumerate(casts):
             part = graph.call_function(operator.getitem, (copy, position))
             part.meta.update(cast.meta)

@@ -20,11 +20,12 @@ from xpu_amp_dynamo.compat.calls_in_graphs import INFERENCE_MODE_CALLS
 from xpu_amp_dynamo.lowering.captured.decide import Decision, Rule, decide, follows_autocast
 from xpu_amp_dynamo.lowering.captured.input_casts import InputCasts
 from xpu_amp_dynamo.lowering.captured.pin_captured_dtypes import is_pin, pin_memory, settle_pin, storages_written
+from xpu_amp_dynamo.lowering.captured.reasons import PINNED, reason_of
 from xpu_amp_dynamo.lowering.captured.recompute import recompute_captured, recompute_in_region
 from xpu_amp_dynamo.lowering.composites.inline import inline_trace
 from xpu_amp_dynamo.lowering.graph.casting import Caster, insert_copy, is_inserted_cast
 from xpu_amp_dynamo.lowering.graph.context import LoweringContext
-from xpu_amp_dynamo.lowering.graph.node_kind import CALLS, SILENT_CALLS
+from xpu_amp_dynamo.lowering.graph.node_kind import CALLS, SILENT_CALLS, op_name_of
 from xpu_amp_dynamo.lowering.graph.values import value_of
 from xpu_amp_dynamo.lowering.graph.writes import mutated_inputs, written_storages
 
@@ -61,6 +62,7 @@ class _CastInsertion:
         if node.target in INFERENCE_MODE_CALLS:
             self.caster.forget_all()
         if is_pin(node):
+            self.context.reasons[node] = PINNED
             self.changed |= settle_pin(node)
         else:
             if follows_autocast(node, self.context):
@@ -75,6 +77,8 @@ class _CastInsertion:
 
     def _apply(self, node: fx.Node, decision: Decision) -> None:
         self._count(node, decision)
+        found_in = self.context.reasons[node].inside if node in self.context.reasons else ""
+        self.context.reasons[node] = reason_of(node, decision, self.context)._replace(inside=found_in)
         if decision.traced is not None:
             return self._inline(node, decision.rule, decision.traced)
         for n in decision.copies:
@@ -97,7 +101,10 @@ class _CastInsertion:
     def _inline(self, node: fx.Node, rule: Rule, traced: fx.GraphModule) -> None:
         """Replace a call by the ops inside it, which are cast already, or were traced as captured."""
         captured = rule is Rule.COMPOSITE and not follows_autocast(node, self.context)
+        reason = self.context.reasons.pop(node)
+        reason = reason._replace(inside=reason.inside or str(op_name_of(node)))
         inlined = inline_trace(node, traced, self.context, self.caster)
+        self.context.reasons.update(dict.fromkeys(inlined.nodes, reason))
         self.changed = True
         if captured or rule is Rule.FOREIGN:
             for inner in inlined.nodes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import fx
@@ -21,6 +21,22 @@ from xpu_amp_dynamo.policy.cast_rule import (
     wanted_dtype,
 )
 from xpu_amp_dynamo.policy.policy import Policy
+
+
+class Reason(NamedTuple):
+    """Why a call gets the inputs that it gets.
+
+    Args:
+        rule: the name of the rule.
+        words: what it says.
+        category: what the policy does with the call, if it lists it.
+        inside: the composite op that the call was found in, empty if it stands in the program.
+    """
+
+    rule: str
+    words: str
+    category: Category | None = None
+    inside: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,6 +55,7 @@ class LoweringContext:
         recorded: the value of each node at capture, from ``record_values`` on.
         states: the autocast state of each node, from ``erase_regions`` on.
         refused: listed calls that do not run in the dtype which the policy wants, left as captured.
+        reasons: why each call gets the inputs that it gets.
     """
 
     policy: Policy
@@ -52,10 +69,11 @@ class LoweringContext:
     recorded: dict[fx.Node, Any] = field(default_factory=dict)
     states: dict[fx.Node, AutocastState] = field(default_factory=dict)
     refused: set[fx.Node] = field(default_factory=set)
+    reasons: dict[fx.Node, Reason] = field(default_factory=dict)
 
     def for_subgraph(self, state: AutocastState) -> LoweringContext:
         """Return the context of a subgraph that is called under ``state``; its outputs always keep their dtypes."""
-        nothing: dict[str, Any] = {"example_inputs": (), "recorded": {}, "states": {}, "refused": set()}
+        nothing: dict[str, Any] = {"example_inputs": (), "recorded": {}, "states": {}, "refused": set(), "reasons": {}}
         return dataclasses.replace(self, initial_state=state, preserve_output_dtype=True, **nothing)
 
     def know_as(self, new: fx.Node, old: fx.Node) -> None:

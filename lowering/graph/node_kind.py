@@ -108,3 +108,20 @@ def source_place(node: fx.Node) -> str:
     """Return where in the user's code a node comes from."""
     trace = node.meta.get("stack_trace")
     return f"\n{trace.rstrip()}" if trace else ""
+
+
+def source_line(node: fx.Node) -> str:
+    """Return the line of the user's code that a node comes from, as ``"file:line: code"``; empty if none is known."""
+    frames = (node.meta.get("stack_trace") or "").rsplit('File "', 1)
+    if len(frames) < 2:
+        return ""
+    location, _, code = frames[1].partition("\n")
+    file, _, line = location.partition('", line ')
+    statement = code.strip().partition("\n")[0]
+    return f"{file.rsplit('/', 1)[-1]}:{line.partition(',')[0]}: {statement}"
+
+
+def module_of(node: fx.Node) -> str:
+    """Return the qualified name of the module whose code a node is; empty outside of modules."""
+    entries = list(node.meta.get("nn_module_stack", {}).values())
+    return entries[-1][0].removeprefix("L['self'].").removeprefix("L['fn'].") if entries else ""

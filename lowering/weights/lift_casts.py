@@ -16,6 +16,7 @@ from torch import fx
 
 from xpu_amp_dynamo.lowering.graph.casting import is_inserted_cast
 from xpu_amp_dynamo.lowering.graph.values import set_value, value_of
+from xpu_amp_dynamo.lowering.records import dtype_name
 from xpu_amp_dynamo.lowering.weights.plan import SOURCE, KeptCast, WeightPlan, placeholders
 
 # What AOTAutograd looks for on Dynamo's graphs, as it does for SOURCE, torch 2.13.0.
@@ -60,7 +61,7 @@ def add_input(gm: fx.GraphModule, kept: KeptCast, value: torch.Tensor, last: fx.
         last: the last input that there is.
     """
     weight = placeholders(gm)[kept.position]
-    dtype = str(kept.dtype).removeprefix("torch.")
+    dtype = dtype_name(kept.dtype)
     with gm.graph.inserting_after(last):
         added = gm.graph.placeholder(f"{weight.target}_{dtype}")
     setattr(added, SOURCE, None)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+import torch._functorch.config
 import torch._inductor.config
 
 from xpu_amp_dynamo.errors import InvalidOptionError
@@ -56,3 +57,10 @@ def setting_of(name: str, patches: Mapping[str, Any]) -> Any:
 def with_settings(patches: Mapping[str, Any]) -> contextlib.AbstractContextManager[Any]:
     """Return a context in which settings have other values."""
     return torch._inductor.config.patch(dict(patches))
+
+
+@contextlib.contextmanager
+def without_caches() -> Iterator[None]:
+    """Have Inductor and AOTAutograd compile anew what was compiled before, while the context lasts."""
+    with torch._inductor.config.patch(fx_graph_cache=False), torch._functorch.config.patch(enable_autograd_cache=False):
+        yield

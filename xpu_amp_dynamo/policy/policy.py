@@ -15,6 +15,8 @@ from xpu_amp_dynamo.policy.tables import completion, documented, ipex, torch_xpu
 from xpu_amp_dynamo.policy.tables.opaque import OPAQUE
 
 Op = str | Callable[..., Any]
+# Follows the name of a policy that was derived from another.
+CHANGED = " (changed)"
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class Policy:
         _refuse_overlap(moves)
         moved = frozenset().union(*moves.values())
         lists = {c.value: (getattr(self, c.value) - moved) | moves.get(c.value, frozenset()) for c in Category}
-        return replace(self, name=self.name.removesuffix(" (changed)") + " (changed)", **lists)
+        return replace(self, name=self.name.removesuffix(CHANGED) + CHANGED, **lists)
 
     def category(self, op: str) -> Category | None:
         """Return what the policy does with an op, given its name; None if it lists it nowhere."""

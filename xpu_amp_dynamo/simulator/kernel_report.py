@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from xpu_amp_dynamo.lowering.records import dtype_name
 from xpu_amp_dynamo.simulator.compile_report import CompileReport, compile_report
 from xpu_amp_dynamo.simulator.report_text import text_of, wide_console
 from xpu_amp_dynamo.simulator.xpu_ops import XpuSupport, xpu_support
@@ -34,6 +35,7 @@ class KernelLaunch:
         input_dtypes: dtypes of the buffers that it reads.
         output_dtypes: dtypes of the buffers that it writes.
         only_casts: whether it does nothing but convert floating-point numbers from one dtype to another.
+        origins: tags of the captured nodes that it computes, or whose gradients, where a lowering gave them tags.
     """
 
     graph: str
@@ -46,6 +48,12 @@ class KernelLaunch:
     input_dtypes: tuple[torch.dtype, ...]
     output_dtypes: tuple[torch.dtype, ...]
     only_casts: bool
+    origins: tuple[str, ...] = ()
+
+    @property
+    def is_library_call(self) -> bool:
+        """Whether it is no kernel that Inductor wrote, in Triton or C++."""
+        return not self.is_triton and not self.name.startswith("cpp_")
 
     @property
     def support(self) -> XpuSupport:
@@ -202,4 +210,4 @@ def readable_bytes(count: int) -> str:
 
 def _dtype_names(dtypes: Iterable[torch.dtype]) -> str:
     """Return the names of dtypes, each once."""
-    return ", ".join(dict.fromkeys(str(dtype).removeprefix("torch.") for dtype in dtypes))
+    return ", ".join(dict.fromkeys(map(dtype_name, dtypes)))

@@ -18,6 +18,8 @@ from torch._inductor.loop_body import LoopBody
 from torch._inductor.scheduler import BaseSchedulerNode, Scheduler
 from torch._inductor.virtualized import V
 
+from xpu_amp_dynamo.lowering.graph.node_kind import source_line
+from xpu_amp_dynamo.lowering.graph.tags import tags_of
 from xpu_amp_dynamo.simulator.kernel_report import KernelLaunch, KernelReport
 
 CONTROL_NODES = (ir.MultiOutput, ir.DynamicScalar, ir.AssertScalar, ir.DynamicSelectStorageOffset, ir.DynamicSliceSize)
@@ -58,15 +60,26 @@ def record_launches(report: KernelReport) -> Iterator[None]:
 
 
 def _launches(wrapper: PythonWrapperCodegen, walk: Walk, graph: str) -> Iterator[KernelLaunch]:
-    """Yield the launches of one graph in order."""
+    """Yield the launches of one graph in order; of C++ kernels, which do several nodes, one launch a node."""
     ends = [start for start, _ in walk[1:]] + [len(wrapper.lines)]
+    waiting: list[BaseSchedulerNode] = []
     for (start, node), end in zip(walk, ends, strict=True):
         lines: list[Any] = [line for line in wrapper.lines[start:end] if isinstance(line, KernelCallLine)]
         names = [(line.kernel_name, line.triton) for line in lines]
+        waiting += [node] if _is_loop_in_cpp(node) else []
+        if waiting and names:
+            yield from (_launch(part, graph, names[-1][0], False, part=(0, 1)) for part in waiting)
+            waiting, names = [], []
         if not names and _is_extern_call(node):
             names = [(_extern_name(node.node), False)]
         for position, (name, is_triton) in enumerate(names):
             yield _launch(node, graph, name, is_triton, part=(position, len(names)))
+
+
+def _is_loop_in_cpp(node: BaseSchedulerNode) -> bool:
+    """Tell whether a node becomes a part of a C++ kernel, whose call is written when its last part is known."""
+    device = node.get_device()
+    return device is not None and device.type == "cpu" and not node.is_extern()
 
 
 def _launch(node: BaseSchedulerNode, graph: str, name: str, is_triton: bool, part: tuple[int, int]) -> KernelLaunch:
@@ -84,7 +97,8 @@ def _launch(node: BaseSchedulerNode, graph: str, name: str, is_triton: bool, par
         bytes_written=_part_of(node.get_write_buffer_sizes(), *part),
         input_dtypes=input_dtypes,
         output_dtypes=output_dtypes,
-        only_casts=is_triton and floating and _only_casts(node),
+        only_casts=not node.is_extern() and floating and _only_casts(node),
+        origins=tuple(dict.fromkeys(tag for origin in _origins(node) for tag in tags_of(origin))),
     )
 
 
@@ -124,14 +138,8 @@ def _op_names(node: BaseSchedulerNode) -> Iterator[str]:
 
 
 def _source_lines(node: BaseSchedulerNode) -> Iterator[str]:
-    """Yield the lines of the user's code that a node comes from, as ``"file:line: code"``."""
-    for origin in _origins(node):
-        frames = (origin.meta.get("stack_trace") or "").rsplit('File "', 1)
-        if len(frames) == 2:
-            location, _, code = frames[1].partition("\n")
-            file, _, line = location.partition('", line ')
-            statement = code.strip().partition("\n")[0]
-            yield f"{file.rsplit('/', 1)[-1]}:{line.partition(',')[0]}: {statement}"
+    """Yield the lines of the user's code that a node comes from."""
+    return filter(None, map(source_line, _origins(node)))
 
 
 def _origins(node: BaseSchedulerNode) -> list[torch.fx.Node]:

@@ -23,8 +23,8 @@ def wide_console() -> Console:
     return Console(width=max(Console().width, WIDTH))
 
 
-def text_of(report: Printable) -> str:
-    """Return what a report prints."""
+def text_of(report: Printable, width: int = WIDTH) -> str:
+    """Return what a report prints on a console of a width."""
     text = io.StringIO()
-    report.print(Console(file=text, width=WIDTH))
+    report.print(Console(file=text, width=width))
     return text.getvalue()

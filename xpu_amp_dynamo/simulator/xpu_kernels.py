@@ -62,14 +62,7 @@ def xpu_kernels(
     Example:
         >>> print(xpu_amp_dynamo.xpu_kernels(torch.nn.Linear(64, 64), torch.randn(8, 64), beside=["float32"]))
     """
-    if not isinstance(model, torch.nn.Module):
-        raise TypeError(f"xpu_kernels takes a model, a torch.nn.Module, and got {type(model).__name__}")
-    if not has_triton_package():
-        raise triton_is_missing()
-    parsed = BackendOptions.parse(options)
-    unknown = [way for way in beside if way not in WAYS[1:]]
-    if unknown:
-        raise InvalidOptionError(f"beside names {unknown}; the ways are {list(WAYS[1:])}")
+    parsed = _checked(model, options, beside)
     with simulated_xpu(part, mode="inspect"):
         xpu_model = copy_to_xpu(model)
         inputs = pytree.tree_map_only(torch.Tensor, lambda t: t.to("xpu"), (args, dict(kwargs or {})))
@@ -77,6 +70,18 @@ def xpu_kernels(
         report = _report("xpu_amp", part, xpu_model, inputs, train, around, backend="xpu_amp", options=options)
         report.beside = {way: _report(way, part, xpu_model, inputs, train, _region(way, parsed)) for way in beside}
     return report
+
+
+def _checked(model: object, options: Mapping[str, Any] | None, beside: Sequence[str]) -> BackendOptions:
+    """Return the options once everything that was given is known to be legal, and what is needed to be there."""
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"xpu_kernels takes a model, a torch.nn.Module, and got {type(model).__name__}")
+    if not has_triton_package():
+        raise triton_is_missing()
+    unknown = [way for way in beside if way not in WAYS[1:]]
+    if unknown:
+        raise InvalidOptionError(f"beside names {unknown}; the ways are {list(WAYS[1:])}")
+    return BackendOptions.parse(options)
 
 
 def _region(way: str, options: BackendOptions) -> AbstractContextManager[Any]:
@@ -116,7 +121,7 @@ def _report(
         with region:
             output = compiled(*inputs[0], **inputs[1])
         if train:
-            _backward(output)
+            run_backward(output)
     return report
 
 
@@ -129,7 +134,7 @@ def stock_autocast(dtype: torch.dtype) -> Iterator[None]:
             yield
 
 
-def _backward(output: Any) -> None:
+def run_backward(output: Any) -> None:
     """Run the backward of a model's output: of its loss, else of every tensor that has a gradient."""
     loss = getattr(output, "loss", None)
     tensors = [loss] if loss is not None else list(_with_gradient(pytree.tree_leaves(output)))
