@@ -1,53 +1,13 @@
-"""Times peers side by side: interleaved in one run, so that drift of the machine hits all of them alike."""
+"""What timing takes: interleaved rounds, by the same code as ``xpu-amp bench``, and memory that is kept."""
 
 from __future__ import annotations
 
 import ctypes
 import platform
-import statistics
-import time
-from collections.abc import Callable, Mapping
 
-import torch
+from xpu_amp_dynamo.command_line.timing import interleaved_medians, synchronize
 
-
-def interleaved_medians(
-    peers: Mapping[str, Callable[[], object]],
-    *,
-    device: str,
-    rounds: int = 15,
-    warmup: int = 3,
-    prepare: Callable[[str], object] | None = None,
-) -> dict[str, float]:
-    """Return the median time of each peer, in seconds.
-
-    Args:
-        peers: what to time, by name.
-        device: device type whose queue is emptied around each call.
-        rounds: how often each peer is timed; every round runs all of them once, in rotating order.
-        warmup: how many untimed rounds come first.
-        prepare: called with a peer's name before it is timed, and not timed itself.
-    """
-    names = list(peers)
-    times: dict[str, list[float]] = {name: [] for name in names}
-    for round_number in range(warmup + rounds):
-        shift = round_number % len(names)
-        for name in names[shift:] + names[:shift]:
-            if prepare is not None:
-                prepare(name)
-                synchronize(device)
-            started = time.perf_counter()
-            peers[name]()
-            synchronize(device)
-            if round_number >= warmup:
-                times[name].append(time.perf_counter() - started)
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
-def synchronize(device: str) -> None:
-    """Wait until the device has done all that was queued."""
-    if device != "cpu":
-        torch.accelerator.synchronize()
+__all__ = ["interleaved_medians", "keep_freed_memory", "synchronize"]
 
 
 def keep_freed_memory() -> None:

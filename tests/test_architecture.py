@@ -83,7 +83,9 @@ FLOORS = [
     ["exported"],
     ["simulator"],
     ["explanation"],
-    ["", "__main__"],
+    [""],
+    ["command_line"],
+    ["__main__"],
 ]
 
 

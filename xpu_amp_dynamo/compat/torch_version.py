@@ -10,6 +10,8 @@ import torch
 # Major and minor number. Before the first of these Inductor lacks hooks that the cast optimiser needs; what comes
 # behind the last may have moved what this folder wraps.
 OLDEST, NEWEST = (2, 11), (2, 15)
+# From here on nothing is left out.
+FULL = (2, 13)
 
 
 def refuse_older_torch() -> None:
@@ -34,6 +36,17 @@ def warn_of_newer_torch() -> None:
             f"{torch.__version__}: it may fail or be slower there; look for a newer xpu_amp_dynamo",
             stacklevel=3,
         )
+
+
+def support() -> str:
+    """Return how this torch is supported: ``"full"``, ``"reduced"``, or ``"newer"`` than all that was tried."""
+    numbers = _numbers(torch.__version__)
+    return "newer" if numbers > NEWEST else "full" if numbers >= FULL else "reduced"
+
+
+def checked_versions() -> str:
+    """Return the range of versions that this package was tried on."""
+    return f"{_text(OLDEST)} to {_text(NEWEST)}"
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -19,8 +19,7 @@ from xpu_amp_dynamo.runtime.installation import keeping_installed_policy, uninst
 from xpu_amp_dynamo.simulator.kernel_report import KernelReport
 from xpu_amp_dynamo.simulator.requirements import triton_is_missing
 from xpu_amp_dynamo.simulator.simulated_xpu import simulated_xpu
-
-WAYS = ("xpu_amp", "stock autocast", "float32")
+from xpu_amp_dynamo.simulator.ways import WAYS
 
 
 def xpu_kernels(

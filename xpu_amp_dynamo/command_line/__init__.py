@@ -1,0 +1,1 @@
+"""The command line, ``xpu-amp``: one module a command, loaded when its command is called."""
