@@ -45,12 +45,13 @@ def command(factory: str, device: str | None, train: bool, rounds: int, json_fil
 
 
 def times_table(times: dict[str, Times], title: str) -> Table:
-    """Tabulate the times of models, one row for each way."""
+    """Tabulate the times of models, one row for each way, and how far its outputs are from those in float32."""
     from rich.table import Table
 
-    table = Table("model", "way", "median", "times ours", "first call", title=title)
+    table = Table("model", "way", "median", "times ours", "error", "first call", title=title)
     for name, each in times.items():
         for way, seconds in each.medians.items():
             ratio = f"{each.ratios[way]:.2f}" if way in each.ratios else ""
-            table.add_row(name, way, milliseconds(seconds), ratio, f"{each.first_calls[way]:.1f} s")
+            error = f"{each.errors[way]:.2%}" if way in each.errors else ""
+            table.add_row(name, way, milliseconds(seconds), ratio, error, f"{each.first_calls[way]:.1f} s")
     return table

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from xpu_amp_dynamo.command_line.errors_of_values import largest_relative_error
 from xpu_amp_dynamo.command_line.model_source import Source
 from xpu_amp_dynamo.command_line.timing import interleaved_medians, synchronize
 from xpu_amp_dynamo.options import BackendOptions
@@ -26,10 +27,12 @@ class Times:
     Args:
         medians: seconds of a call, by way.
         first_calls: seconds of the first call, which compiles, by way.
+        errors: how far the outputs are from those in float32, relative to these, by way.
     """
 
     medians: dict[str, float]
     first_calls: dict[str, float]
+    errors: dict[str, float]
 
     @property
     def ratios(self) -> dict[str, float]:
@@ -52,15 +55,17 @@ def compare_ways(
     """
     torch.compiler.reset()
     first_calls: dict[str, float] = {}
+    outputs: dict[str, Any] = {}
     with _stock_kernels(device):
         calls = {way: _call(way, source, device, options, train) for way in WAYS}
         for way, call in calls.items():
             started = time.perf_counter()
-            call()
+            outputs[way] = call()
             synchronize(device)
             first_calls[way] = time.perf_counter() - started
         medians = interleaved_medians(calls, device=device, rounds=rounds, warmup=warmup)
-    return Times(medians, first_calls)
+    errors = {way: largest_relative_error(outputs[way], outputs["float32"]) for way in WAYS[:-1]}
+    return Times(medians, first_calls, errors)
 
 
 def _call(way: str, source: Source, device: str, options: Mapping[str, Any], train: bool) -> Callable[[], object]:

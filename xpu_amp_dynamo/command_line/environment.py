@@ -142,4 +142,4 @@ def _tried(name: str, find: Callable[[], str]) -> Finding:
         return Finding(name, True, find())
     except XpuAmpError as error:
         detail, _, fix = str(error).partition("; ")
-        return Finding(name, False, detail if fix else "not usable", fix or detail)
+        return Finding(name, False, detail if fix else "see below", fix or detail)
