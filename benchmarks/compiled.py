@@ -33,7 +33,7 @@ from torch.profiler import ProfilerActivity, profile
 
 import xpu_amp_dynamo
 from benchmarks.models import MODELS, Inputs, Size, build, loss_and_output
-from benchmarks.timing import interleaved_medians, keep_freed_memory, synchronize
+from xpu_amp_dynamo.command_line.timing import interleaved_medians, keep_freed_memory, synchronize
 from xpu_amp_dynamo.lowering.pipeline import COMPILED, JOINT
 from xpu_amp_dynamo.lowering.run_passes import record_passes
 

@@ -12,7 +12,7 @@ import torch
 
 from xpu_amp_dynamo.command_line.errors_of_values import largest_relative_error
 from xpu_amp_dynamo.command_line.model_source import Source
-from xpu_amp_dynamo.command_line.timing import interleaved_medians, synchronize
+from xpu_amp_dynamo.command_line.timing import interleaved_medians, keep_freed_memory, synchronize
 from xpu_amp_dynamo.options import BackendOptions
 from xpu_amp_dynamo.runtime.installation import keeping_installed_policy, uninstall
 from xpu_amp_dynamo.simulator.ways import WAYS
@@ -54,6 +54,7 @@ def compare_ways(
         warmup: how often each runs before, besides the first call.
     """
     torch.compiler.reset()
+    keep_freed_memory()
     first_calls: dict[str, float] = {}
     outputs: dict[str, Any] = {}
     with _stock_kernels(device):

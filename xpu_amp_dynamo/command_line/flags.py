@@ -121,10 +121,12 @@ def _value_type(hint: Any) -> click.ParamType:
         return _Dtype([str(dtype).removeprefix("torch.") for dtype in LOWER_DTYPES])
     if typing.get_origin(hint) is typing.Literal:
         return click.Choice([str(value) for value in typing.get_args(hint)])
-    return {int: click.INT, float: click.FLOAT}.get(hint, click.STRING)
+    if hint is int:
+        return click.INT
+    return click.FLOAT if hint is float else click.STRING
 
 
-class _Dtype(click.Choice):  # type: ignore[type-arg]  # generic since click 8.2 only
+class _Dtype(click.Choice):
     """A dtype by its name."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:

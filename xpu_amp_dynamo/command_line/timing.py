@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -46,3 +48,14 @@ def synchronize(device: str) -> None:
     """Wait until the device has done all that was queued."""
     if device != "cpu":
         torch.accelerator.synchronize()
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep freed memory, here where it is the allocator.
+
+    It hands large tensors back to the system by a threshold that depends on the history of the process, and a peer
+    whose tensors happen to come after that takes page faults in every call: twice the time for the same code.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        for parameter in (-1, -3):  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
+            ctypes.CDLL(None).mallopt(parameter, 2**31 - 1)

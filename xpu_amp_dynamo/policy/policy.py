@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -73,7 +74,9 @@ class Policy:
             UnknownPolicyError: there is no such policy.
         """
         if name not in _TABLES:
-            raise UnknownPolicyError(f"unknown policy {name!r}; the named policies are {policy_names()}")
+            near = difflib.get_close_matches(str(name), _TABLES, n=1)
+            hint = f"did you mean {near[0]!r}? The" if near else "the"
+            raise UnknownPolicyError(f"unknown policy {name!r}; {hint} named policies are {policy_names()}")
         return _named(name)
 
     def with_ops(

@@ -17,6 +17,8 @@ from xpu_amp_dynamo.simulator.report_text import text_of, wide_console
 from xpu_amp_dynamo.simulator.xpu_ops import XpuSupport, xpu_support
 
 OFF_DEVICE = (XpuSupport.HOST_FALLBACK, XpuSupport.NONE)
+# How wide a console has to be for one line a launch.
+FITS_A_LINE = 120
 NO_WRAP = ("", "graph", "from", "reads", "writes")
 
 
@@ -156,9 +158,13 @@ class KernelReport:
         return text_of(self)
 
     def print(self, console: Console | None = None) -> None:
-        """Print the launches and the totals as tables."""
+        """Print the launches and the totals as tables.
+
+        Args:
+            console: where to; standard output as wide as the tables want to be if None.
+        """
         console = console or wide_console()
-        console.print(_launch_table(self))
+        console.print(_launch_table(self) if console.width >= FITS_A_LINE else _narrow_launch_table(self))
         console.print(_totals_table([self, *self.beside.values()]))
 
 
@@ -180,6 +186,18 @@ def _launch_table(report: KernelReport) -> Table:
             readable_bytes(launch.bytes_written),
             f"{_dtype_names(launch.input_dtypes)} -> {_dtype_names(launch.output_dtypes)}",
         )
+    return table
+
+
+def _narrow_launch_table(report: KernelReport) -> Table:
+    """Tabulate launches in order, several lines each."""
+    table = Table("", "launch", "reads -> writes", show_lines=True, caption="* only converts a dtype")
+    table.title = f"{report.way}: launches in order"
+    for number, launch in enumerate(report.launches):
+        lines = (f"{launch.graph}: {launch.name}{_mark(launch)}", ", ".join(launch.ops), *launch.sources[:1])
+        reads = f"{readable_bytes(launch.bytes_read)} {_dtype_names(launch.input_dtypes)}"
+        writes = f"{readable_bytes(launch.bytes_written)} {_dtype_names(launch.output_dtypes)}"
+        table.add_row(str(number), "\n".join(lines), f"{reads}\n-> {writes}")
     return table
 
 

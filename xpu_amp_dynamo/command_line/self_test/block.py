@@ -24,10 +24,10 @@ WAYS = {
 Values = dict[str, torch.Tensor]
 
 
-def check_block(way: str, device: str) -> Result:
+def check_block(way: str, device: str) -> list[Result]:
     """Run the layer forward and backward in one of ``WAYS``."""
     compiled, region = WAYS[way]
-    return attempt(GROUP, way, lambda: _check(device, compiled=compiled, region=region))
+    return [attempt(GROUP, way, lambda: _check(device, compiled=compiled, region=region))]
 
 
 def _check(device: str, *, compiled: bool, region: bool) -> float:
@@ -57,7 +57,7 @@ def _values(source: Source, device: str, *, compiled: bool, region: bool) -> Val
     torch.compiler.reset()
     layer = copy.deepcopy(source.model).to(device)
     run = torch.compile(layer, backend="xpu_amp") if compiled else layer
-    x = source.args[0].to(device).requires_grad_()
+    x = source.args[0].to(device, copy=True).requires_grad_()
     around = xpu_amp_dynamo.autocast(device) if region else contextlib.nullcontext()
     with around:
         output = run(x)

@@ -55,6 +55,7 @@ def _found(report: Report) -> dict[str, Any]:
         "passed": not report.failed,
         "results": [dataclasses.asdict(result) for result in report.results],
         "times": {name: {**dataclasses.asdict(t), "ratios": t.ratios} for name, t in report.times.items()},
+        "warnings": report.warnings,
     }
 
 

@@ -46,11 +46,11 @@ def mlp(width: int = 512) -> Source:
     return Source("mlp", layers.eval(), (torch.randn(64, width),), {})
 
 
-def transformer(width: int = 256) -> Source:
-    """Make an encoder of two layers and a batch for it."""
+def transformer(width: int = 128) -> Source:
+    """Make an encoder of one layer and a batch for it."""
     torch.manual_seed(0)
-    layers = nn.Sequential(Block(width, 4), Block(width, 4), nn.LayerNorm(width))
-    return Source("transformer", layers.eval(), (torch.randn(4, 64, width),), {})
+    layers = nn.Sequential(Block(width, 4), nn.LayerNorm(width))
+    return Source("transformer", layers.eval(), (torch.randn(4, 32, width),), {})
 
 
 def convolutions(width: int = 32) -> Source:
@@ -67,4 +67,4 @@ def convolutions(width: int = 32) -> Source:
         nn.Flatten(),
         nn.Linear(width, 16),
     )
-    return Source("convolutions", layers.eval(), (torch.randn(8, 3, 32, 32),), {})
+    return Source("convolutions", layers.eval(), (torch.randn(4, 3, 32, 32),), {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -27,7 +28,7 @@ def check_eager(samples: Sequence[Sample], device: str, dtype: torch.dtype) -> l
             found = sample.function(*_on(device, inputs))
         return compare(sample, inputs, found, device, dtype)
 
-    return [attempt(group, sample.name, lambda sample=sample: check(sample)) for sample in samples]
+    return [attempt(group, sample.name, functools.partial(check, sample)) for sample in samples]
 
 
 def check_compiled(samples: Sequence[Sample], device: str, dtype: torch.dtype) -> list[Result]:
@@ -41,7 +42,7 @@ def check_compiled(samples: Sequence[Sample], device: str, dtype: torch.dtype) -
             return [attempt(group, samples[0].name, lambda: _alone(samples[0], device, dtype))]
         return [result for sample in samples for result in check_compiled([sample], device, dtype)]
     return [
-        attempt(group, sample.name, lambda s=sample, given=given, found=found: compare(s, given, found, device, dtype))
+        attempt(group, sample.name, functools.partial(compare, sample, given, found, device, dtype))
         for sample, given, found in zip(samples, inputs, outputs, strict=True)
     ]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -32,12 +34,14 @@ class Report:
         simulated: whether that is a simulated XPU, of which there are no times.
         results: the results of all checks.
         times: times of small models, by name.
+        warnings: what PyTorch warned of on the way.
     """
 
     device: str
     simulated: bool
     results: list[Result] = field(default_factory=list)
     times: dict[str, Times] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def failed(self) -> list[Result]:
@@ -51,36 +55,45 @@ def run_steps(report: Report) -> Iterator[str]:
         uninstall(report.device)
         for name, step in steps(report):
             yield name
-            try:
-                report.results += step()
-            except Exception as error:  # not of a check, which tells itself, but of what is around
-                report.results.append(Result(name, "this step", False, None, f"{type(error).__name__}: {error}"))
+            _run(name, step, report)
+
+
+def _run(name: str, step: Step, report: Report) -> None:
+    """Run a step; add its results and what was warned of to the report."""
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("default")
+        try:
+            report.results += step()
+        except Exception as error:  # not of a check, which tells itself, but of what is around
+            report.results.append(Result("steps", name, False, None, f"{type(error).__name__}: {error}"))
+    texts = [f"{warning.category.__name__}: {warning.message}" for warning in warned]
+    report.warnings += [text for text in dict.fromkeys(texts) if text not in report.warnings]
 
 
 def steps(report: Report) -> list[tuple[str, Step]]:
     """List the steps of the self test, each with what it is about."""
-    device = report.device
+    device, partial = report.device, functools.partial
     found: list[tuple[str, Step]] = [
-        (f"eager ops in {dtype}", lambda dtype=dtype: check_eager(SAMPLES, device, dtype))  # type: ignore[misc]
+        (f"eager ops in {dtype}", partial(check_eager, SAMPLES, device, dtype))
         for dtype in (torch.bfloat16, torch.float16)
     ]
     for category in CATEGORIES:
         samples = [sample for sample in SAMPLES if sample.category == category]
-        found.append(
-            (f"compiled ops, {category}", lambda samples=samples: check_compiled(samples, device, torch.bfloat16))
-        )
-    found += [(f"transformer block, {way}", lambda way=way: [check_block(way, device)]) for way in WAYS]
+        found.append((f"compiled ops, {category}", partial(check_compiled, samples, device, torch.bfloat16)))
+    found += [(f"transformer block, {way}", partial(check_block, way, device)) for way in WAYS]
     if not report.simulated:
-        found += [(f"times, {make.__name__}", lambda make=make: [_time(make(), report)]) for make in TIMED]
+        found += [(f"times, {make.__name__}", partial(_time, make, report)) for make in TIMED]
     return found
 
 
-def _time(source: Source, report: Report) -> Result:
+def _time(make: Callable[[], Source], report: Report) -> list[Result]:
     """Time a model in all ways, note the times, and check what ours gives."""
+
+    source = make()
 
     def check() -> float:
         times = compare_ways(source.moved_to(report.device), report.device, {}, train=False, rounds=ROUNDS)
         report.times[source.name] = times
         return require_close(times.errors[OURS], BOUND)
 
-    return attempt("small models", source.name, check)
+    return [attempt("small models", source.name, check)]
