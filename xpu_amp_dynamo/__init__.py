@@ -3,19 +3,18 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from xpu_amp_dynamo.backend import lower, xpu_amp
-from xpu_amp_dynamo.exported import lower_exported
-from xpu_amp_dynamo.lowering.report import LoweringReport, record_lowerings
-from xpu_amp_dynamo.options import BackendOptions, ExportOptions, LoweringOptions
-from xpu_amp_dynamo.policy.devices import default_device_type
-from xpu_amp_dynamo.policy.policy import Policy
-from xpu_amp_dynamo.runtime.autocast import autocast
-from xpu_amp_dynamo.runtime.installation import install, installed_policy, uninstall
-from xpu_amp_dynamo.runtime.weight_store import cached_weight_bytes, refresh_weights, release_weights
-
 if TYPE_CHECKING:
+    from xpu_amp_dynamo.backend import lower, xpu_amp
     from xpu_amp_dynamo.explanation.explain import explain
     from xpu_amp_dynamo.explanation.explanation import Explanation
+    from xpu_amp_dynamo.exported import lower_exported
+    from xpu_amp_dynamo.lowering.report import LoweringReport, record_lowerings
+    from xpu_amp_dynamo.options import BackendOptions, ExportOptions, LoweringOptions
+    from xpu_amp_dynamo.policy.devices import default_device_type
+    from xpu_amp_dynamo.policy.policy import Policy
+    from xpu_amp_dynamo.runtime.autocast import autocast
+    from xpu_amp_dynamo.runtime.installation import install, installed_policy, uninstall
+    from xpu_amp_dynamo.runtime.weight_store import cached_weight_bytes, refresh_weights, release_weights
     from xpu_amp_dynamo.simulator.simulated_xpu import simulated_xpu
     from xpu_amp_dynamo.simulator.xpu_kernels import xpu_kernels
 
@@ -43,11 +42,29 @@ __all__ = [
     "xpu_amp",
     "xpu_kernels",
 ]
-# Public names whose modules are loaded only when one of them is asked for.
+# The module of each public name. It is loaded when the name is first used: all of them load PyTorch, which takes
+# seconds, and the command line has to print its help at once.
 _LATE = {
+    "BackendOptions": "options",
     "Explanation": "explanation.explanation",
+    "ExportOptions": "options",
+    "LoweringOptions": "options",
+    "LoweringReport": "lowering.report",
+    "Policy": "policy.policy",
+    "autocast": "runtime.autocast",
+    "cached_weight_bytes": "runtime.weight_store",
+    "default_device_type": "policy.devices",
     "explain": "explanation.explain",
+    "install": "runtime.installation",
+    "installed_policy": "runtime.installation",
+    "lower": "backend",
+    "lower_exported": "exported",
+    "record_lowerings": "lowering.report",
+    "refresh_weights": "runtime.weight_store",
+    "release_weights": "runtime.weight_store",
     "simulated_xpu": "simulator.simulated_xpu",
+    "uninstall": "runtime.installation",
+    "xpu_amp": "backend",
     "xpu_kernels": "simulator.xpu_kernels",
 }
 
