@@ -1,0 +1,111 @@
+"""The group of commands: help, versions, exit codes and errors."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import xpu_amp_dynamo
+from xpu_amp_dynamo.command_line.main import COMMANDS, main
+
+
+def test_help_names_all_commands_and_loads_no_torch():
+    program = (
+        "import sys\nfrom xpu_amp_dynamo.command_line.main import main\n"
+        "assert main(['--help']) == 0\nassert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert [line.split()[0] for line in done.stdout.partition("Commands:")[2].splitlines() if line][:6] == [*COMMANDS]
+    assert "Exit codes" in done.stdout
+
+
+def test_both_names_run_it():
+    for line in ([sys.executable, "-m", "xpu_amp_dynamo"], [str(sys.executable).replace("python", "xpu-amp")]):
+        done = subprocess.run([*line, "nothing"], capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 2, line
+        assert "no such command 'nothing'" in done.stderr
+
+
+def test_version(run):
+    result = run("--version")
+    assert result.output == f"xpu-amp {xpu_amp_dynamo.__version__}, torch {torch.__version__}\n"
+    assert result.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["docter"], "did you mean 'doctor'?"),
+        (["doctor", "--chek"], "'--check'"),
+        (["doctor", "m:f", "--check"], "leave MODULE:FACTORY or --check out"),
+        (["doctor", "--train"], "are about a model"),
+        (["doctor", "--dtype", "float16"], "are about a model"),
+        (["doctor", "--simulated-xpu"], "give --check or MODULE:FACTORY"),
+        (["doctor", "--check", "--simulated-xpu", "--device", "cpu"], "leave --device cpu out"),
+        (["doctor", "m:f", "--dtype", "float64"], "is not one of 'bfloat16', 'float16'"),
+        (["doctor", "m:f", "--inductor", "max_autotune"], "give KEY=VALUE"),
+        (["kernels", "m:f", "--part", "max-1500"], "'max-1550'"),
+        (["kernels", "m:f", "--beside", "stock"], "'stock autocast'"),
+        (["export", "m:f", "--out", "model.pt"], "must end in .pt2"),
+        (["export", "m:f"], "--out"),
+        (["bench"], "MODULE:FACTORY"),
+        (["bench", "m:f", "--rounds", "0"], "--rounds"),
+        (["policy", "diff", "xpu"], "SECOND"),
+    ],
+)
+def test_wrong_usage_ends_with_2(run, words, message):
+    result = run(*words)
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.split())
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["my_models"], "names no function"),
+        (["my_models:nope"], "has no function 'nope', expected MODULE:FACTORY"),
+        (["my_models:layr"], "did you mean 'layer'?"),
+        (["my_modles:layer"], "did you mean 'my_models'?"),
+        (["./no_file.py:layer"], "No such file"),
+        (["my_models:not_callable"], "has no function 'not_callable'"),
+        (["my_models:wrong"], "must return a model and a tuple or dict of its arguments, not int"),
+        (["my_models:layer", "--policy", "xpuu"], "did you mean 'xpu'?"),
+        (["my_models:layer", "--weights", "cashed"], "it must be one of ['recast', 'cached']"),
+        (["my_models:layer", "--skip-passes", "fold_cast"], "did you mean 'fold_casts'?"),
+        (["my_models:layer", "--inductor", "max_autotun=True"], "'max_autotune'"),
+        (["my_models:layer", "--device", "tpu"], "use one of ['cpu', 'cuda', 'xpu']"),
+        (["my_models:frozen", "--train", "--inner-backend", "eager"], "leave --train out"),
+        (["my_models:banned", "--policy", "torch", "--inner-backend", "eager"], "binary_cross_entropy is unsafe"),
+    ],
+)
+def test_errors_of_ours_are_printed_and_end_with_1(run, words, message):
+    result = run("doctor", *words)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith("error: ")
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_error_of_the_user_s_code_is_not_hidden(run, tmp_path):
+    (tmp_path / "bad_model.py").write_text("def make():\n    raise KeyError('weights')\n")
+    with pytest.raises(KeyError, match="weights"):
+        run("doctor", "./bad_model.py:make")
+
+
+def test_a_device_that_is_not_there_is_refused(run):
+    if torch.xpu.is_available():
+        pytest.skip("there is an XPU")
+    result = run("bench", "my_models:layer", "--device", "xpu")
+    assert result.exit_code == 1
+    assert "there is no 'xpu' device here; use --device" in result.stderr
+
+
+def test_main_returns_the_status(capsys):
+    assert main(["policy", "show", "nope"]) == 1
+    assert "error: unknown policy 'nope'" in capsys.readouterr().err
+    assert main(["policy", "show", "xpu", "--op", "softmax"]) == 0
+    assert main(["nothing"]) == 2
