@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from xpu_amp_dynamo.command_line.arguments import ABOUT_FACTORIES, device_option, model_argument
 from xpu_amp_dynamo.command_line.flags import CompilingCommand, backend_flags, given_options
 from xpu_amp_dynamo.command_line.output import console_for, json_option, milliseconds, write_json
 
@@ -15,17 +16,18 @@ if TYPE_CHECKING:
 
     from xpu_amp_dynamo.command_line.compare_ways import Times
 
-HELP = """Time a model by the backend, by stock autocast and in float32, all compiled by Inductor.
+HELP = f"""Time a model by the backend, by stock autocast and in float32, all compiled by Inductor.
 
-FACTORY is a function without arguments that returns a model on the CPU and the arguments to call it with, a tuple or a
-dict. The ways take turns in one process; medians are printed. The options of the backend are for ours only; stock
-autocast runs in their dtype.
+{ABOUT_FACTORIES}
+
+The ways take turns in one process; medians are printed. The options of the backend are for ours only; stock autocast
+runs in their dtype.
 """
 
 
 @click.command("bench", cls=CompilingCommand, flags=backend_flags, help=HELP)
-@click.argument("factory", metavar="MODULE:FACTORY")
-@click.option("--device", metavar="TYPE", help="xpu, cuda or cpu.  [default: an XPU, else a GPU, else the CPU]")
+@model_argument()
+@device_option()
 @click.option("--train", is_flag=True, help="Time forward and backward.")
 @click.option("--rounds", type=click.IntRange(min=1), default=15, show_default=True, help="How often each is timed.")
 @json_option()

@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from typing import Any
 
-import click
 import torch
 
 from xpu_amp_dynamo.errors import UnsupportedDeviceError
 from xpu_amp_dynamo.policy.devices import AUTOCAST_KEYS, check_device_type, default_device_type
-
-
-def device_option() -> Callable[..., Any]:
-    """Return the decorator that gives a command ``--device``."""
-    return click.option(
-        "--device",
-        metavar="TYPE",
-        help="xpu, cuda or cpu.  [default: an XPU if there is one, else a GPU, else the CPU]",
-    )
 
 
 def chosen_device(device: str | None) -> str:

@@ -6,22 +6,22 @@ from typing import Any
 
 import click
 
+from xpu_amp_dynamo.command_line.arguments import ABOUT_FACTORIES, device_option, model_argument
 from xpu_amp_dynamo.command_line.flags import CompilingCommand, backend_flags, given_options
 from xpu_amp_dynamo.command_line.output import json_option
 
-HELP = """Tell whether the backend runs here, and the fix for each problem.
+HELP = f"""Tell whether the backend runs here, and the fix for each problem.
 
-With MODULE:FACTORY: whether it really runs on that model, and what Dynamo leaves uncompiled. A factory is a function
-without arguments that returns a model on the CPU and the arguments to call it with, a tuple or a dict.
+With MODULE:FACTORY: whether it really runs on that model, and what Dynamo leaves uncompiled. {ABOUT_FACTORIES}
 
 With --check: the self test on the device, whose JSON can be attached to an issue.
 """
 
 
 @click.command("doctor", cls=CompilingCommand, flags=backend_flags, help=HELP)
-@click.argument("factory", metavar="[MODULE:FACTORY]", required=False)
+@model_argument(required=False)
 @click.option("--check", is_flag=True, help="Run the self test; three minutes on two cores.")
-@click.option("--device", metavar="TYPE", help="xpu, cuda or cpu.  [default: an XPU, else a GPU, else the CPU]")
+@device_option()
 @click.option("--simulated-xpu", "simulated", is_flag=True, help="Run on a simulated XPU: slow, and without times.")
 @click.option("--train", is_flag=True, help="Run the model's backward too.")
 @json_option("--out")

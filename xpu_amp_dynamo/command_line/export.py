@@ -7,20 +7,20 @@ from typing import Any
 
 import click
 
+from xpu_amp_dynamo.command_line.arguments import ABOUT_FACTORIES, device_option, model_argument
 from xpu_amp_dynamo.command_line.flags import CompilingCommand, export_flags, given_options
 from xpu_amp_dynamo.command_line.output import console_for, json_option, write_json
 
-HELP = """Export a model with autocast lowered into it, and compile it by AOTInductor into a package.
+HELP = f"""Export a model with autocast lowered into it, and compile it by AOTInductor into a package.
 
-FACTORY is a function without arguments that returns a model on the CPU and the arguments to call it with, a tuple or a
-dict. Load the package by torch._inductor.aoti_load_package("model.pt2").
+{ABOUT_FACTORIES} Load the package by torch._inductor.aoti_load_package("model.pt2").
 """
 
 
 @click.command("export", cls=CompilingCommand, flags=export_flags, help=HELP)
-@click.argument("factory", metavar="MODULE:FACTORY")
+@model_argument()
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The package, a .pt2 file.")
-@click.option("--device", metavar="TYPE", help="xpu, cuda or cpu.  [default: an XPU, else a GPU, else the CPU]")
+@device_option()
 @json_option()
 def command(factory: str, out: Path, device: str | None, json_file: str | None, **flags: Any) -> None:
     """Write the package of one model, and compare what it gives with the model in float32."""

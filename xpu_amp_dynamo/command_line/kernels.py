@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from xpu_amp_dynamo.command_line.arguments import ABOUT_FACTORIES, model_argument
 from xpu_amp_dynamo.command_line.flags import CompilingCommand, backend_flags, given_options
 from xpu_amp_dynamo.command_line.output import console_for, json_option, write_json
 from xpu_amp_dynamo.simulator.parts import PARTS
@@ -16,15 +17,14 @@ from xpu_amp_dynamo.simulator.ways import WAYS
 if TYPE_CHECKING:
     from xpu_amp_dynamo.simulator.kernel_report import KernelReport
 
-HELP = """Print the kernels that an XPU would run for a model; needs no XPU.
+HELP = f"""Print the kernels that an XPU would run for a model; needs no XPU.
 
-FACTORY is a function without arguments that returns a model on the CPU and the arguments to call it with, a tuple or a
-dict.
+{ABOUT_FACTORIES}
 """
 
 
 @click.command("kernels", cls=CompilingCommand, flags=backend_flags, help=HELP)
-@click.argument("factory", metavar="MODULE:FACTORY")
+@model_argument()
 @click.option("--train", is_flag=True, help="Include the backward.")
 @click.option("--region", is_flag=True, help="Call the model inside a region of autocast.")
 @click.option("--part", type=click.Choice(sorted(PARTS)), default="max-1550", show_default=True, help="The GPU.")

@@ -13,7 +13,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import click
 import torch
 
 from xpu_amp_dynamo.command_line.output import note
@@ -154,8 +153,3 @@ def _kinds(made: object) -> str:
     """Name the type of a value, and those of what it holds if it is a tuple."""
     inside = f" of {', '.join(type(item).__name__ for item in made)}" if isinstance(made, tuple) else ""
     return type(made).__name__ + inside
-
-
-def model_argument(*, required: bool = True) -> Callable[..., Any]:
-    """Return the decorator that gives a command the name of a model."""
-    return click.argument("factory", metavar="MODULE:FACTORY", required=required)

@@ -41,21 +41,37 @@ class Compilations:
     skipped: list[Place] = field(default_factory=list)
 
 
+# More than Dynamo keeps by itself, which is 64.
+MOST = 4096
+
+
 @contextlib.contextmanager
 def record_compilations() -> Iterator[Compilations]:
-    """Record what Dynamo does inside the context; complete when it is left.
-
-    It keeps the records of the last 64 compilations only.
-    """
+    """Record what Dynamo does inside the context; complete when it is left."""
+    utils.set_compilation_metrics_limit(MOST)
     utils.clear_compilation_metrics()
     known_breaks = len(utils.graph_break_reasons)
     record = Compilations()
-    yield record
-    for reason in utils.graph_break_reasons[known_breaks:]:
+    try:
+        yield record
+        record.breaks += _breaks(known_breaks)
+        _add_frames(record)
+    finally:
+        utils.set_compilation_metrics_limit(utils.DEFAULT_COMPILATION_METRICS_LIMIT)
+
+
+def _breaks(known: int) -> list[Place]:
+    """Return the graph breaks behind those that are known."""
+    places: list[Place] = []
+    for reason in utils.graph_break_reasons[known:]:
         frame = reason.user_stack[-1] if reason.user_stack else None
         where = f"{frame.filename}:{frame.lineno}" if frame else "unknown"
-        record.breaks.append(Place(where, frame.name if frame else "", _first_line(reason.reason)))
-    # Those of backwards are of graphs and not of frames.
+        places.append(Place(where, frame.name if frame else "", _first_line(reason.reason)))
+    return places
+
+
+def _add_frames(record: Compilations) -> None:
+    """Add what became of each frame; records without a name are of backwards, which are graphs and no frames."""
     for metrics in (m for m in utils.get_compilation_metrics() if m.co_name is not None):
         place = (f"{metrics.co_filename}:{metrics.co_firstlineno}", str(metrics.co_name))
         if metrics.fail_type is not None:
