@@ -28,6 +28,7 @@ from xpu_amp_dynamo.lowering.captured.describe import describe
 from xpu_amp_dynamo.lowering.captured.erase_regions import erase_regions
 from xpu_amp_dynamo.lowering.captured.inline_regions import inline_regions
 from xpu_amp_dynamo.lowering.captured.insert_casts import insert_casts
+from xpu_amp_dynamo.lowering.captured.keep_modules import keep_modules
 from xpu_amp_dynamo.lowering.captured.lower_subgraphs import lower_subgraphs
 from xpu_amp_dynamo.lowering.captured.pin_captured_dtypes import pin_captured_dtypes
 from xpu_amp_dynamo.lowering.captured.record_values import fake_mode_of, record_values
@@ -38,6 +39,7 @@ from xpu_amp_dynamo.lowering.captured.verify import CapturedVerifier, count_cast
 from xpu_amp_dynamo.lowering.graph.autocast_state import AutocastState
 from xpu_amp_dynamo.lowering.graph.context import LoweringContext
 from xpu_amp_dynamo.lowering.graph.keep_graph_on_error import keep_graph_on_error
+from xpu_amp_dynamo.lowering.graph.kept_calls import KeptModules
 from xpu_amp_dynamo.lowering.report import LoweringReport, wants_details
 from xpu_amp_dynamo.lowering.run_passes import PassRun, run_passes
 from xpu_amp_dynamo.lowering.weights.add_kept_inputs import add_kept_inputs
@@ -59,6 +61,7 @@ CAPTURED: tuple[Callable[[fx.GraphModule, LoweringContext], bool], ...] = (
     inline_regions,
     record_values,
     erase_regions,
+    keep_modules,
     lower_subgraphs,
     replace_in_place,
     pin_captured_dtypes,
@@ -101,7 +104,15 @@ ROUNDING_LESS = frozenset((narrow_operands.__name__, widen_results.__name__))
 LAYING_OUT = frozenset((lay_out_convolution_weights.__name__, pack_linear_weights.__name__))
 PACKING = frozenset((pack_linear_weights.__name__,))
 # Without these no graph can be lowered.
-NEEDED = (inline_regions, record_values, erase_regions, lower_subgraphs, insert_casts, restore_output_dtypes)
+NEEDED = (
+    inline_regions,
+    record_values,
+    erase_regions,
+    keep_modules,
+    lower_subgraphs,
+    insert_casts,
+    restore_output_dtypes,
+)
 SKIPPABLE_CAPTURED = tuple(run.__name__ for run in CAPTURED if run not in NEEDED)
 SKIPPABLE_STORED = (*SKIPPABLE_CAPTURED, *(run.__name__ for run in STORED_WEIGHTS))
 _OF_COMPILATION = (*KEPT_WEIGHTS, *KEPT_FOR_TRAINING, read_kept_casts, *JOINT, *COMPILED)
@@ -117,6 +128,7 @@ def lower_graph(
     initial_state: AutocastState,
     preserve_output_dtype: bool = True,
     skip: Collection[str] = (),
+    modules: KeptModules | None = None,
 ) -> LoweringReport:
     """Lower autocast into a graph, in place.
 
@@ -128,6 +140,7 @@ def lower_graph(
         initial_state: the autocast state at the graph's entry.
         preserve_output_dtype: cast outputs to the dtypes recorded at capture.
         skip: names of passes to leave out.
+        modules: the modules that are kept in one precision.
 
     Returns:
         What was done.
@@ -143,7 +156,15 @@ def lower_graph(
     fake_mode = fake_mode_of(gm)
     lower_inside = partial(_lower, skip=skip)
     context = LoweringContext(
-        policy, device_type, initial_state, fake_mode, preserve_output_dtype, report, lower_inside, example_inputs
+        policy,
+        device_type,
+        initial_state,
+        fake_mode,
+        preserve_output_dtype,
+        report,
+        lower_inside,
+        example_inputs,
+        modules or KeptModules(),
     )
     with (
         keep_graph_on_error(gm),

@@ -24,14 +24,17 @@ class LoweringReport:
 
     ``ops`` counts calls on tensors by what the policy did with them: ``"lower_precision"``, ``"float32"``,
     ``"promote"``, ``"follow"``, ``"composite"`` (replaced by the ops inside it), ``"foreign"`` (cast as the autocast
-    kernel of its own library does) or ``"untouched"``. ``casts`` counts the casts in the lowered graph that the
-    lowering put there. ``seconds`` is the time the lowering took. ``calls`` and ``each_cast`` list both one by one, in
-    program order, where :func:`record_lowerings` is asked for details. ``number`` counts the lowerings of this process.
+    kernel of its own library does), ``"kept_float32"`` (inside a module that an option keeps so, in a region) or
+    ``"untouched"``. ``casts`` counts the casts in the lowered graph that the lowering put there. ``seconds`` is the time
+    the lowering took. ``kept`` maps each pattern of ``keep_float32`` and ``keep_lower`` that matched in the graph to the
+    names of the modules that it matched there. ``calls`` and ``each_cast`` list calls and casts one by one, in program
+    order, where :func:`record_lowerings` is asked for details. ``number`` counts the lowerings of this process.
     """
 
     ops: Counter[str] = field(default_factory=Counter)
     casts: int = 0
     seconds: float = 0.0
+    kept: dict[str, list[str]] = field(default_factory=dict)
     calls: list[LoweredCall] = field(default_factory=list)
     each_cast: list[LoweredCast] = field(default_factory=list)
     number: int = field(default_factory=itertools.count().__next__)
@@ -75,6 +78,8 @@ def wants_details() -> bool:
 def publish_report(report: LoweringReport) -> None:
     """Log a report and append it to every list that collects."""
     logger.info("lowered a graph: %s", report)
+    if report.kept:
+        logger.info("kept modules: %s", report.kept)
     for call in report.calls:
         logger.debug("%s", call)
     for cast in report.each_cast:

@@ -211,6 +211,7 @@ def test_every_public_name_is_documented():
         "explain",
         "install",
         "installed_policy",
+        "keep_precision",
         "lower",
         "lower_exported",
         "record_lowerings",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from xpu_amp_dynamo.policy.policy import Policy
     from xpu_amp_dynamo.runtime.autocast import autocast
     from xpu_amp_dynamo.runtime.installation import install, installed_policy, uninstall
+    from xpu_amp_dynamo.runtime.keep_precision import keep_precision
     from xpu_amp_dynamo.runtime.weight_store import cached_weight_bytes, refresh_weights, release_weights
     from xpu_amp_dynamo.simulator.simulated_xpu import simulated_xpu
     from xpu_amp_dynamo.simulator.xpu_kernels import xpu_kernels
@@ -32,6 +33,7 @@ __all__ = [
     "explain",
     "install",
     "installed_policy",
+    "keep_precision",
     "lower",
     "lower_exported",
     "record_lowerings",
@@ -57,6 +59,7 @@ _LATE = {
     "explain": "explanation.explain",
     "install": "runtime.installation",
     "installed_policy": "runtime.installation",
+    "keep_precision": "runtime.keep_precision",
     "lower": "backend",
     "lower_exported": "exported",
     "record_lowerings": "lowering.report",

@@ -12,6 +12,7 @@ from xpu_amp_dynamo.compat.regions_around import enabled_elsewhere, turned_off
 from xpu_amp_dynamo.compat.torch_version import warn_of_newer_torch
 from xpu_amp_dynamo.dynamo.backends import backend_named
 from xpu_amp_dynamo.dynamo.guards import guard_installed_policy, guard_regions_around
+from xpu_amp_dynamo.dynamo.kept_modules import kept_modules_of
 from xpu_amp_dynamo.dynamo.uncompiled_code import report_uncompiled_code
 from xpu_amp_dynamo.errors import InvalidOptionError
 from xpu_amp_dynamo.inductor.compiler import inductor_compiler
@@ -21,6 +22,7 @@ from xpu_amp_dynamo.loss_scaling import warn_of_loss_scaling
 from xpu_amp_dynamo.lowering import keep_weights, lower_graph
 from xpu_amp_dynamo.lowering.captured.find_regions import captured_in_region
 from xpu_amp_dynamo.lowering.graph.autocast_state import AutocastState
+from xpu_amp_dynamo.lowering.graph.kept_calls import KeptModules
 from xpu_amp_dynamo.lowering.graph.values import value_of
 from xpu_amp_dynamo.lowering.pipeline import LAYING_OUT, PACKING
 from xpu_amp_dynamo.lowering.report import publish_report
@@ -100,8 +102,21 @@ def lower(gm: fx.GraphModule, example_inputs: Sequence[Any], **options: Any) -> 
     return gm
 
 
-def lower_under_options(gm: fx.GraphModule, example_inputs: Sequence[Any], options: LoweringOptions) -> None:
-    """Lower a graph in place, under the state around this call, else under the options, and publish the report."""
+def lower_under_options(
+    gm: fx.GraphModule,
+    example_inputs: Sequence[Any],
+    options: LoweringOptions,
+    modules: KeptModules | None = None,
+) -> None:
+    """Lower a graph in place, under the state around this call, else under the options, and publish the report.
+
+    Args:
+        gm: the graph.
+        example_inputs: a value for each of its placeholders.
+        options: the options.
+        modules: the kept modules; None if they are to be looked for.
+    """
+    modules = kept_modules_of(gm, example_inputs, options.kept_modules) if modules is None else modules
     device_type = options.device_type or _device_type(gm, example_inputs)
     state = _initial_state(device_type, options)
     if captured_in_region(gm.graph, device_type):
@@ -118,6 +133,7 @@ def lower_under_options(gm: fx.GraphModule, example_inputs: Sequence[Any], optio
         initial_state=state,
         preserve_output_dtype=options.preserve_output_dtype,
         skip=options.skip_passes,
+        modules=modules,
     )
     publish_report(report)
 

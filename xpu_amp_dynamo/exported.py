@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
 from typing import Any
 
 import torch
@@ -11,10 +12,12 @@ from torch.export.graph_signature import ExportGraphSignature, InputKind
 
 from xpu_amp_dynamo.backend import lower_under_options
 from xpu_amp_dynamo.lowering import store_weights
-from xpu_amp_dynamo.lowering.graph.values import storage_of, value_of
+from xpu_amp_dynamo.lowering.graph.kept_calls import KeptModules, module_names
+from xpu_amp_dynamo.lowering.graph.values import storage_of, storages_in, value_of
 from xpu_amp_dynamo.lowering.graph.writes import written_storages
 from xpu_amp_dynamo.lowering.weights.plan import WeightPlan, placeholders
 from xpu_amp_dynamo.options import ExportOptions
+from xpu_amp_dynamo.policy.kept_modules import ModulePatterns, names_around
 
 
 def lower_exported(exported_program: torch.export.ExportedProgram, **options: Any) -> torch.export.ExportedProgram:
@@ -45,7 +48,7 @@ def lower_exported(exported_program: torch.export.ExportedProgram, **options: An
     parsed = ExportOptions.parse_for("lower_exported", options)
     gm, signature = _copied(exported_program.graph_module), copy.deepcopy(exported_program.graph_signature)
     before = [node.name if isinstance(node, fx.Node) else None for node in _outputs(gm)]
-    lower_under_options(gm, [], parsed)
+    lower_under_options(gm, [], parsed, _kept_modules(gm, signature, parsed.kept_modules))
     state = dict(exported_program.state_dict)
     if parsed.weights == "cached":
         plan = WeightPlan(_parameters(gm, signature))
@@ -91,6 +94,18 @@ def _program(
         constants=original.constants,
         verifiers=original.verifiers,
     )
+
+
+def _kept_modules(gm: fx.GraphModule, signature: ExportGraphSignature, patterns: ModulePatterns) -> KeptModules:
+    """Return the kept modules of a program, whose graph and signature name its modules and what they hold."""
+    tensors = {spec.arg.name: spec.target for spec in signature.input_specs if spec.target is not None}
+    if patterns:
+        patterns.check(module_names(gm.graph, tensors.values()))
+    own: dict[str, set[int]] = defaultdict(set)
+    for node in placeholders(gm):
+        for module in names_around(tensors[node.name]) if node.name in tensors else ():
+            own[module] |= storages_in(value_of(node))
+    return KeptModules(patterns, own_tensors={module: frozenset(found) for module, found in own.items()})
 
 
 def _outputs(gm: fx.GraphModule) -> list[Any]:

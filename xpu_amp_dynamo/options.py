@@ -16,6 +16,7 @@ from xpu_amp_dynamo.errors import InvalidOptionError, UnsupportedDeviceError, Un
 from xpu_amp_dynamo.inductor.settings import ROUNDING_SETTING, check_settings
 from xpu_amp_dynamo.lowering.pipeline import SKIPPABLE, SKIPPABLE_CAPTURED, SKIPPABLE_STORED
 from xpu_amp_dynamo.policy.devices import check_device_type, check_lower_dtype
+from xpu_amp_dynamo.policy.kept_modules import ModulePatterns
 from xpu_amp_dynamo.policy.policy import Policy
 
 PRECISIONS = ("fast", "exact")
@@ -33,6 +34,9 @@ class LoweringOptions:
         device_type: the device type to lower for; None means that of the graph's tensors.
         preserve_output_dtype: cast outputs to the dtypes that the code around the graph was compiled for.
         skip_passes: names of passes to leave out, to find out which of them does what.
+        keep_float32: globs on the names that ``model.named_modules()`` gives: modules that run in float32, with all
+            that is in them.
+        keep_lower: those of modules that run in the lower precision. The innermost module that is named decides.
 
     Raises:
         InvalidOptionError: a value is outside its legal set.
@@ -44,6 +48,8 @@ class LoweringOptions:
     device_type: str | None = None
     preserve_output_dtype: bool = True
     skip_passes: Collection[str] = ()
+    keep_float32: Collection[str] = ()
+    keep_lower: Collection[str] = ()
     # What can be left out of the passes that run there.
     skippable: ClassVar[Sequence[str]] = SKIPPABLE_CAPTURED
 
@@ -55,6 +61,12 @@ class LoweringOptions:
             _check(name, getattr(self, name), isinstance(getattr(self, name), bool), "True or False")
         _check_dtype_and_device(self.dtype, self.device_type)
         _check_skipped(self.skip_passes, self.skippable)
+        ModulePatterns.parse(self.keep_float32, self.keep_lower)
+
+    @property
+    def kept_modules(self) -> ModulePatterns:
+        """Which modules are kept in one precision."""
+        return ModulePatterns.parse(self.keep_float32, self.keep_lower)
 
     @classmethod
     def parse(cls, options: Mapping[str, Any] | None) -> Self:

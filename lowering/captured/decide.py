@@ -36,6 +36,7 @@ class Rule(enum.Enum):
     CAPTURED = "it is not listed and may care about dtypes: its inputs have those of capture"
     UNCHANGED = "it is not listed: its inputs stay as they are"
     INELIGIBLE = "the policy lists its op, but not a call like this: its inputs have the dtypes of capture"
+    KEPT_FLOAT32 = "it is inside a module that is kept in float32: its inputs are float32"
     WRITES = "it writes to memory: what it reads has the dtype of that"
 
 
@@ -72,6 +73,8 @@ def decide(node: fx.Node, context: LoweringContext, last_writes: Mapping[int | N
     if is_higher_order(node) or is_level_call(node):
         return Decision(Rule.CONTRACT, context.recorded_dtypes(node))
     written = mutated_inputs(node)
+    if context.states[node].is_kept_float32 and (not written or writes_only_statistics(node)):
+        return _decide_kept(node, written, context)
     category = _category(node, context)
     inside = _decide_by_contents(node, context) if category is None and not written else None
     if inside is not None:
@@ -111,6 +114,12 @@ def _decide_by_contents(node: fx.Node, context: LoweringContext) -> Decision | N
         return Decision(Rule.FOREIGN, traced=foreign)
     traced = trace_composite(node, context, state, with_casts=follows_autocast(node, context))
     return None if traced is None else Decision(Rule.COMPOSITE, traced=traced)
+
+
+def _decide_kept(node: fx.Node, written: list[fx.Node], context: LoweringContext) -> Decision:
+    """Cast all inputs to float32, also what holds a dtype of capture inside the module."""
+    read = [n for n in node.all_input_nodes if context.holds_tensor_on_device(n) and n not in written]
+    return Decision(Rule.KEPT_FLOAT32, dict.fromkeys(read, torch.float32))
 
 
 def _may_read_narrow(node: fx.Node, written: list[fx.Node], context: LoweringContext) -> bool:

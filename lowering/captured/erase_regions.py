@@ -18,8 +18,9 @@ from xpu_amp_dynamo.lowering.graph.context import LoweringContext
 
 def erase_regions(gm: fx.GraphModule, context: LoweringContext) -> bool:
     """Record each node's autocast state in ``context.states`` and erase the region nodes; tell if any was there."""
-    regions = find_regions(gm.graph, context.initial_state, context.device_type)
+    regions = find_regions(gm.graph, context.initial_state, context.device_type, context.modules)
     context.states.update(regions.states)
+    context.entries.update({**regions.entries, **context.entries})
     for marker in reversed(regions.markers):
         gm.graph.erase_node(marker)
     context.forget(regions.markers)

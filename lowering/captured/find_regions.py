@@ -22,6 +22,7 @@ from torch import fx
 from xpu_amp_dynamo.compat.calls_in_graphs import ENTER_AUTOCAST, EXIT_AUTOCAST, IS_AUTOCAST_AVAILABLE
 from xpu_amp_dynamo.compat.regions_around import open_regions
 from xpu_amp_dynamo.lowering.graph.autocast_state import AutocastState
+from xpu_amp_dynamo.lowering.graph.kept_calls import KeptCall, KeptModules
 from xpu_amp_dynamo.lowering.graph.node_kind import GRAD_MODE_CALLS
 from xpu_amp_dynamo.lowering.graph.values import value_of
 
@@ -50,13 +51,16 @@ _FIELD_SET_BY: dict[Any, str] = {
 
 @dataclass
 class Regions:
-    """The autocast state of each node, and the nodes that only serve to set it."""
+    """The autocast state of each node and at the entry of each kept module, and the nodes that only serve to set it."""
 
     states: dict[fx.Node, AutocastState] = field(default_factory=dict)
+    entries: dict[KeptCall, AutocastState] = field(default_factory=dict)
     markers: list[fx.Node] = field(default_factory=list)
 
 
-def find_regions(graph: fx.Graph, initial_state: AutocastState, device_type: str) -> Regions:
+def find_regions(
+    graph: fx.Graph, initial_state: AutocastState, device_type: str, modules: KeptModules | None = None
+) -> Regions:
     """Return the autocast state of every node of a graph.
 
     A region around the call of this function counts as one around the graph.
@@ -66,6 +70,7 @@ def find_regions(graph: fx.Graph, initial_state: AutocastState, device_type: str
         initial_state: the state at its entry.
         device_type: the device type whose regions count. Regions of device types that own no tensor of the
             graph are markers too, since they change nothing; those of other device types stay.
+        modules: the kept modules, which decide the state of what is inside them.
 
     Returns:
         The states, and the marker nodes that can be erased once these are known.
@@ -79,7 +84,11 @@ def find_regions(graph: fx.Graph, initial_state: AutocastState, device_type: str
         if node.target in GRAD_MODE_CALLS:
             state = dataclasses.replace(state, grad_enabled=bool(node.args[0]))
         outermost = nesting.after(node)
-        regions.states[node] = state = dataclasses.replace(state, outermost=outermost)
+        state = dataclasses.replace(state, outermost=outermost)
+        calls = modules.calls_around(node) if modules else ()
+        for call in calls:
+            regions.entries.setdefault(call, state)
+        regions.states[node] = state.inside(calls)
         marked = _device_of_marker(node)
         if marked is None or marked in used:
             continue
@@ -88,11 +97,11 @@ def find_regions(graph: fx.Graph, initial_state: AutocastState, device_type: str
             continue
         if node.target is ENTER:
             before_entry[node] = state
-            state = _entered(state, node.args, device_type)
+            state = dataclasses.replace(_entered(state, node.args, device_type), entered_in=calls)
         elif node.target is EXIT:
             state = dataclasses.replace(before_entry[node.args[0]], grad_enabled=state.grad_enabled)
         else:
-            state = _after_call(state, node)
+            state = dataclasses.replace(_after_call(state, node), entered_in=calls)
     return regions
 
 

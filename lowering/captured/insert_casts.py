@@ -95,8 +95,9 @@ class _CastInsertion:
     def _count(self, node: fx.Node, decision: Decision) -> None:
         """Count a call on tensors of the device type by what becomes of it."""
         if decision.rule is not Rule.CONTRACT and any(map(self.context.holds_tensor_on_device, node.all_input_nodes)):
-            inlined = decision.rule.name.lower() if decision.traced is not None else "untouched"
-            self.context.report.ops[decision.category.value if decision.category else inlined] += 1
+            named = decision.traced is not None or decision.rule is Rule.KEPT_FLOAT32
+            kind = decision.rule.name.lower() if named else "untouched"
+            self.context.report.ops[decision.category.value if decision.category else kind] += 1
 
     def _inline(self, node: fx.Node, rule: Rule, traced: fx.GraphModule) -> None:
         """Replace a call by the ops inside it, which are cast already, or were traced as captured."""

@@ -4,7 +4,7 @@ before:  y = cond(p, true_graph, false_graph, (x, w))     # true_graph: linear(x
 after:   the same, with true_graph: linear(x.to(bfloat16), w.to(bfloat16)).to(float32)
 
 Inputs and outputs of a subgraph keep their recorded dtypes, so it can be lowered without its caller. A subgraph that is
-called under several states is copied, one for each.
+called under several states, or inside several kept modules, is copied, one for each.
 """
 
 from __future__ import annotations
@@ -17,26 +17,29 @@ from torch import fx
 
 from xpu_amp_dynamo.lowering.graph.autocast_state import AutocastState
 from xpu_amp_dynamo.lowering.graph.context import LoweringContext
+from xpu_amp_dynamo.lowering.graph.kept_calls import KeptCall
 from xpu_amp_dynamo.lowering.graph.node_kind import CALLS, subgraphs_of
+
+_Place = tuple[AutocastState, tuple[KeptCall, ...]]
 
 
 def lower_subgraphs(gm: fx.GraphModule, context: LoweringContext) -> bool:
     """Lower every graph that a call of this one calls; tell whether there were any."""
-    lowered: dict[tuple[fx.GraphModule, AutocastState], fx.GraphModule] = {}
+    lowered: dict[tuple[fx.GraphModule, _Place], fx.GraphModule] = {}
     calls = [
-        (node, getter, module, _state_inside(node, getter, context))
+        (node, getter, module, _place_of(node, getter, context))
         for node in gm.graph.nodes
         for getter, module in (subgraphs_of(node) if node.op in CALLS else ())
     ]
-    pristine = {module: copy.deepcopy(module) for _, _, module, _ in calls if _states(module, calls) > 1}
-    for node, getter, module, state in calls:
-        if (module, state) not in lowered:
+    pristine = {module: copy.deepcopy(module) for _, _, module, _ in calls if _places(module, calls) > 1}
+    for node, getter, module, place in calls:
+        if (module, place) not in lowered:
             first = not any(done is module for done, _ in lowered)
-            lowered[module, state] = module if first else copy.deepcopy(pristine[module])
-            context.lower_inside(lowered[module, state], context.for_subgraph(state))
-        if lowered[module, state] is not module:
-            node.replace_input_with(getter, _fetch(gm, lowered[module, state], getter))
-            _identify(node, list(lowered).index((module, state)))
+            lowered[module, place] = module if first else copy.deepcopy(pristine[module])
+            context.lower_inside(lowered[module, place], context.for_subgraph(*place))
+        if lowered[module, place] is not module:
+            node.replace_input_with(getter, _fetch(gm, lowered[module, place], getter))
+            _identify(node, list(lowered).index((module, place)))
     return bool(calls)
 
 
@@ -47,9 +50,14 @@ def _identify(call: fx.Node, number: int) -> None:
         call.args = (subgraph, f"{identifier}_{number}", *operands)
 
 
-def _states(module: fx.GraphModule, calls: list[tuple[fx.Node, fx.Node, fx.GraphModule, AutocastState]]) -> int:
-    """Count the different states under which a subgraph is called."""
-    return len({state for _, _, called, state in calls if called is module})
+def _places(module: fx.GraphModule, calls: list[tuple[fx.Node, fx.Node, fx.GraphModule, _Place]]) -> int:
+    """Count the different places from which a subgraph is called."""
+    return len({place for _, _, called, place in calls if called is module})
+
+
+def _place_of(node: fx.Node, getter: fx.Node, context: LoweringContext) -> _Place:
+    """Return the state of a subgraph's entry, and the calls of kept modules that it lies in."""
+    return _state_inside(node, getter, context), context.modules.calls_around(node)
 
 
 def _state_inside(node: fx.Node, getter: fx.Node, context: LoweringContext) -> AutocastState:
@@ -57,7 +65,7 @@ def _state_inside(node: fx.Node, getter: fx.Node, context: LoweringContext) -> A
 
     The grad mode is that around the graph, so that calls which differ in it alone share a subgraph.
     """
-    state = dataclasses.replace(context.states[node], grad_enabled=context.initial_state.grad_enabled)
+    state = dataclasses.replace(context.states[node].captured, grad_enabled=context.initial_state.grad_enabled)
     backward = str(node.target) == "autograd_function_apply" and node.args[1] is getter
     return dataclasses.replace(state, enabled=False) if backward else state
 

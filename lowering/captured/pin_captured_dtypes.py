@@ -66,7 +66,7 @@ def pin_memory(
         if storage is None or storage not in left:
             continue
         left.remove(storage)
-        inside = context.states[node].in_region and storage not in everywhere
+        inside = context.states[node].captured.in_region and storage not in everywhere
         if node.op in CALLS and not inside:
             pins.append(_pin(node))
             context.know_as(pins[-1], node)
@@ -76,8 +76,13 @@ def pin_memory(
 def _pin(node: fx.Node) -> fx.Node:
     """Give all users of a node a conversion to the dtype that it has."""
     pin = convert_behind(node, value_of(node))
-    pin.meta[_PIN_KEY] = True
+    mark_as_pin(pin)
     return pin
+
+
+def mark_as_pin(conversion: fx.Node) -> None:
+    """Have a conversion count as a pin: as one that may turn out to do nothing."""
+    conversion.meta[_PIN_KEY] = True
 
 
 def is_pin(node: fx.Node) -> bool:

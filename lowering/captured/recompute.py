@@ -89,8 +89,8 @@ def recompute_in_region(node: fx.Node, context: LoweringContext, inputs: InputCa
 
 def _may_have_been_cast(node: fx.Node, context: LoweringContext) -> bool:
     """Tell whether the autocast that was on at capture, which may follow other lists, can have cast inputs."""
-    name = op_name_of(node)
-    return context.states[node].enabled and name not in LAYOUT_OPS and name != "getitem"
+    name, state = op_name_of(node), context.states[node]
+    return state.is_kept_float32 or (state.enabled and name not in LAYOUT_OPS and name != "getitem")
 
 
 def _run(node: fx.Node) -> Any:

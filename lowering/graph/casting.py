@@ -96,11 +96,17 @@ def _is_on_tape(node: fx.Node, state: AutocastState) -> bool:
 
 def insert_cast(node: fx.Node, dtype: torch.dtype, user: fx.Node) -> fx.Node:
     """Insert ``node.to(dtype)`` before ``user``, whose stack trace and module the cast carries."""
-    with node.graph.inserting_before(user):
-        cast = _conversion(node, dtype)
+    cast = insert_conversion(node, dtype, user, like=user)
     cast.meta[CAST_KEY] = str(user.target)
-    _describe(cast, without_wrappers(value_of(node)).to(dtype), node, like=user)
     return cast
+
+
+def insert_conversion(node: fx.Node, dtype: torch.dtype, before: fx.Node, *, like: fx.Node) -> fx.Node:
+    """Insert ``node.to(dtype)`` before a node, with the stack trace and module of another, and return it."""
+    with node.graph.inserting_before(before):
+        conversion = _conversion(node, dtype)
+    _describe(conversion, without_wrappers(value_of(node)).to(dtype), node, like=like)
+    return conversion
 
 
 def insert_copy(node: fx.Node, user: fx.Node) -> fx.Node:

@@ -12,6 +12,7 @@ from torch import fx
 
 from xpu_amp_dynamo.compat.fake_tensors import FakeTensorMode
 from xpu_amp_dynamo.lowering.graph.autocast_state import AutocastState
+from xpu_amp_dynamo.lowering.graph.kept_calls import KeptCall, KeptModules
 from xpu_amp_dynamo.lowering.graph.values import dtypes_in, tensor_inputs, value_of
 from xpu_amp_dynamo.lowering.report import LoweringReport
 from xpu_amp_dynamo.policy.cast_rule import (
@@ -52,8 +53,10 @@ class LoweringContext:
         report: what the lowering did, counted over the graph and its subgraphs.
         lower_inside: lowers a subgraph, given its context.
         example_inputs: a value for each placeholder; used only where capture recorded none.
+        modules: the modules that are kept in one precision.
         recorded: the value of each node at capture, from ``record_values`` on.
         states: the autocast state of each node, from ``erase_regions`` on.
+        entries: the autocast state around each call of a kept module, from ``erase_regions`` on.
         refused: listed calls that do not run in the dtype which the policy wants, left as captured.
         reasons: why each call gets the inputs that it gets.
     """
@@ -66,15 +69,23 @@ class LoweringContext:
     report: LoweringReport
     lower_inside: Callable[[fx.GraphModule, LoweringContext], None]
     example_inputs: Sequence[Any] = ()
+    modules: KeptModules = field(default_factory=KeptModules)
     recorded: dict[fx.Node, Any] = field(default_factory=dict)
     states: dict[fx.Node, AutocastState] = field(default_factory=dict)
+    entries: dict[KeptCall, AutocastState] = field(default_factory=dict)
     refused: set[fx.Node] = field(default_factory=set)
     reasons: dict[fx.Node, Reason] = field(default_factory=dict)
 
-    def for_subgraph(self, state: AutocastState) -> LoweringContext:
-        """Return the context of a subgraph that is called under ``state``; its outputs always keep their dtypes."""
+    def for_subgraph(self, state: AutocastState, calls: tuple[KeptCall, ...]) -> LoweringContext:
+        """Return the context of a subgraph that is called under ``state``; its outputs always keep their dtypes.
+
+        Args:
+            state: the autocast state at its entry.
+            calls: the calls of kept modules that its call lies in.
+        """
         nothing: dict[str, Any] = {"example_inputs": (), "recorded": {}, "states": {}, "refused": set(), "reasons": {}}
-        return dataclasses.replace(self, initial_state=state, preserve_output_dtype=True, **nothing)
+        known: dict[str, Any] = {"modules": self.modules.inside(calls), "entries": dict(self.entries)}
+        return dataclasses.replace(self, initial_state=state, preserve_output_dtype=True, **nothing, **known)
 
     def know_as(self, new: fx.Node, old: fx.Node) -> None:
         """Note for a new node what is known of another, in whose place it stands."""
