@@ -153,19 +153,9 @@ def lower_graph(
     """
     started = time.perf_counter()
     report = LoweringReport()
-    fake_mode = fake_mode_of(gm)
-    lower_inside = partial(_lower, skip=skip)
-    context = LoweringContext(
-        policy,
-        device_type,
-        initial_state,
-        fake_mode,
-        preserve_output_dtype,
-        report,
-        lower_inside,
-        example_inputs,
-        modules or KeptModules(),
-    )
+    fake_mode, kept = fake_mode_of(gm), KeptModules() if modules is None else modules
+    given = policy, device_type, initial_state, fake_mode, preserve_output_dtype
+    context = LoweringContext(*given, report, partial(_lower, skip=skip), example_inputs, modules=kept)
     with (
         keep_graph_on_error(gm),
         outside_levels(),

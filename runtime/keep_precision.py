@@ -117,7 +117,7 @@ class _Hooks:
         if call.region is None:
             return None
         call.region.__enter__()
-        return call.convert((args, kwargs), self._device_type)  # type: ignore[no-any-return]
+        return call.convert((args, kwargs), self._device_type)
 
     @hide_from_dynamo
     def leave(self, module: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> Any:

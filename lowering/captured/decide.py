@@ -15,6 +15,7 @@ import torch
 from torch import fx
 
 from xpu_amp_dynamo.errors import BannedOpError
+from xpu_amp_dynamo.lowering.captured.lower_body import calls_body
 from xpu_amp_dynamo.lowering.captured.narrow_safe import may_read_narrow
 from xpu_amp_dynamo.lowering.captured.wanted import wanted_dtype_of
 from xpu_amp_dynamo.lowering.composites.trace import trace_composite, trace_foreign
@@ -30,6 +31,7 @@ class Rule(enum.Enum):
     """Why a call gets the inputs that it gets."""
 
     CONTRACT = "it calls subgraphs or belongs to torch.func: its inputs have the dtypes of capture"
+    BODY = "it runs a checkpointed graph, which takes the dtypes that its inputs have"
     LISTED = "the policy lists it"
     COMPOSITE = "the policy lists ops inside it"
     FOREIGN = "its own library has an autocast kernel for it"
@@ -70,6 +72,8 @@ def decide(node: fx.Node, context: LoweringContext, last_writes: Mapping[int | N
     Raises:
         BannedOpError: the policy bans the call.
     """
+    if calls_body(node, context):
+        return Decision(Rule.BODY)
     if is_higher_order(node) or is_level_call(node):
         return Decision(Rule.CONTRACT, context.recorded_dtypes(node))
     written = mutated_inputs(node)

@@ -19,6 +19,7 @@ from torch import fx
 from xpu_amp_dynamo.compat.calls_in_graphs import INFERENCE_MODE_CALLS
 from xpu_amp_dynamo.lowering.captured.decide import Decision, Rule, decide, follows_autocast
 from xpu_amp_dynamo.lowering.captured.input_casts import InputCasts
+from xpu_amp_dynamo.lowering.captured.lower_body import lower_body
 from xpu_amp_dynamo.lowering.captured.pin_captured_dtypes import is_pin, pin_memory, settle_pin, storages_written
 from xpu_amp_dynamo.lowering.captured.reasons import PINNED, reason_of
 from xpu_amp_dynamo.lowering.captured.recompute import recompute_captured, recompute_in_region
@@ -76,6 +77,8 @@ class _CastInsertion:
         self.inputs.cast_inputs(node, {n: self.context.recorded_dtype(n) for n in narrowed})
 
     def _apply(self, node: fx.Node, decision: Decision) -> None:
+        if decision.rule is Rule.BODY:
+            return lower_body(node, self.context)
         self._count(node, decision)
         found_in = self.context.reasons[node].inside if node in self.context.reasons else ""
         self.context.reasons[node] = reason_of(node, decision, self.context)._replace(inside=found_in)

@@ -66,17 +66,23 @@ class _Boundaries:
         made_in, used_in = self._calls[source], self._calls[user]
         common = count_common(made_in, used_in)
         converted = source
-        for call in reversed(made_in[common:]):
-            if self._is_in_force(call) and not call.kept.float32:
-                converted = self._converted_once(converted, call, converted.next, like=source)
-        # What a module kept in float32 gets of one inside it is an input, too.
-        for call in made_in[:common][-1:] if converted is not source else ():
-            if call.kept.float32:
-                converted = self._converted_once(converted, call, user, like=user)
+        for position in reversed(range(common, len(made_in))):
+            converted = self._leave(made_in[: position + 1], converted, source)
         for call in used_in[common:]:
             if self._is_in_force(call) and self._is_input(source, call):
                 converted = self._converted_once(converted, call, user, like=user)
         return converted
+
+    def _leave(self, calls: tuple[KeptCall, ...], value: fx.Node, source: fx.Node) -> fx.Node:
+        """Return a value that leaves the last of some calls as it is outside of that."""
+        *around, call = calls
+        if call.kept.float32 or not self._is_in_force(call):
+            return value
+        value = self._converted_once(value, call, value.next, like=source)
+        # What a module kept in float32 gets of one inside it is an input, too.
+        if around and around[-1].kept.float32 and self._is_in_force(around[-1]):
+            value = self._converted_once(value, around[-1], value.next, like=source)
+        return value
 
     def _converted_once(self, node: fx.Node, call: KeptCall, before: fx.Node, *, like: fx.Node) -> fx.Node:
         """Return the conversion of a value at the boundary of a call, placed before a node if it is new."""

@@ -15,6 +15,7 @@ import dataclasses
 import torch
 from torch import fx
 
+from xpu_amp_dynamo.lowering.captured.lower_body import calls_body
 from xpu_amp_dynamo.lowering.graph.autocast_state import AutocastState
 from xpu_amp_dynamo.lowering.graph.context import LoweringContext
 from xpu_amp_dynamo.lowering.graph.kept_calls import KeptCall
@@ -29,7 +30,8 @@ def lower_subgraphs(gm: fx.GraphModule, context: LoweringContext) -> bool:
     calls = [
         (node, getter, module, _place_of(node, getter, context))
         for node in gm.graph.nodes
-        for getter, module in (subgraphs_of(node) if node.op in CALLS else ())
+        if node.op in CALLS and not calls_body(node, context)
+        for getter, module in subgraphs_of(node)
     ]
     pristine = {module: copy.deepcopy(module) for _, _, module, _ in calls if _places(module, calls) > 1}
     for node, getter, module, place in calls:

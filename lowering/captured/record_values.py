@@ -60,6 +60,8 @@ def record_values(gm: fx.GraphModule, context: LoweringContext) -> bool:
             _compute(node, gm, context.fake_mode)
     recorded = {node: value_of(node) for node in gm.graph.nodes if has_value(node) or node.op == "output"}
     context.recorded.update(recorded)
+    for node, value in zip(placeholders, context.inputs_now, strict=False):
+        set_value(node, value)
     return False
 
 

@@ -53,6 +53,7 @@ class LoweringContext:
         report: what the lowering did, counted over the graph and its subgraphs.
         lower_inside: lowers a subgraph, given its context.
         example_inputs: a value for each placeholder; used only where capture recorded none.
+        inputs_now: the values that the inputs of a subgraph have by now, where they may differ from those of capture.
         modules: the modules that are kept in one precision.
         recorded: the value of each node at capture, from ``record_values`` on.
         states: the autocast state of each node, from ``erase_regions`` on.
@@ -69,6 +70,7 @@ class LoweringContext:
     report: LoweringReport
     lower_inside: Callable[[fx.GraphModule, LoweringContext], None]
     example_inputs: Sequence[Any] = ()
+    inputs_now: Sequence[Any] = ()
     modules: KeptModules = field(default_factory=KeptModules)
     recorded: dict[fx.Node, Any] = field(default_factory=dict)
     states: dict[fx.Node, AutocastState] = field(default_factory=dict)
@@ -83,7 +85,14 @@ class LoweringContext:
             state: the autocast state at its entry.
             calls: the calls of kept modules that its call lies in.
         """
-        nothing: dict[str, Any] = {"example_inputs": (), "recorded": {}, "states": {}, "refused": set(), "reasons": {}}
+        nothing: dict[str, Any] = {
+            "example_inputs": (),
+            "inputs_now": (),
+            "recorded": {},
+            "states": {},
+            "refused": set(),
+            "reasons": {},
+        }
         known: dict[str, Any] = {"modules": self.modules.inside(calls), "entries": dict(self.entries)}
         return dataclasses.replace(self, initial_state=state, preserve_output_dtype=True, **nothing, **known)
 
