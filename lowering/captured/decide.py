@@ -18,6 +18,7 @@ from xpu_amp_dynamo.errors import BannedOpError
 from xpu_amp_dynamo.lowering.captured.lower_body import calls_body
 from xpu_amp_dynamo.lowering.captured.narrow_safe import may_read_narrow
 from xpu_amp_dynamo.lowering.captured.wanted import wanted_dtype_of
+from xpu_amp_dynamo.lowering.composites.layout_ops import LAYOUT_OPS
 from xpu_amp_dynamo.lowering.composites.trace import trace_composite, trace_foreign
 from xpu_amp_dynamo.lowering.graph.context import LoweringContext
 from xpu_amp_dynamo.lowering.graph.functorch_levels import is_level_call
@@ -78,7 +79,7 @@ def decide(node: fx.Node, context: LoweringContext, last_writes: Mapping[int | N
         return Decision(Rule.CONTRACT, context.recorded_dtypes(node))
     written = mutated_inputs(node)
     if context.states[node].is_kept_float32 and (not written or writes_only_statistics(node)):
-        return _decide_kept(node, written, context)
+        return _decide_kept(node, written, context, last_writes)
     category = _category(node, context)
     inside = _decide_by_contents(node, context) if category is None and not written else None
     if inside is not None:
@@ -120,9 +121,16 @@ def _decide_by_contents(node: fx.Node, context: LoweringContext) -> Decision | N
     return None if traced is None else Decision(Rule.COMPOSITE, traced=traced)
 
 
-def _decide_kept(node: fx.Node, written: list[fx.Node], context: LoweringContext) -> Decision:
-    """Cast all inputs to float32, also what holds a dtype of capture inside the module."""
+def _decide_kept(
+    node: fx.Node, written: list[fx.Node], context: LoweringContext, last_writes: Mapping[int | None, fx.Node]
+) -> Decision:
+    """Cast all inputs to float32, also what holds a dtype of capture inside the module; but not in front of a write.
+
+    A view of a cast would take the write away from the memory.
+    """
     read = [n for n in node.all_input_nodes if context.holds_tensor_on_device(n) and n not in written]
+    if op_name_of(node) in (*LAYOUT_OPS, "getitem"):
+        read = [n for n in read if not _is_written_behind(n, node, context, last_writes)]
     return Decision(Rule.KEPT_FLOAT32, dict.fromkeys(read, torch.float32))
 
 
@@ -166,8 +174,15 @@ def _written_later(
         for n in inputs
         if value_of(n).dtype is wanted
         and context.recorded_dtype(n) is not wanted
-        and node < last_writes.get(storage_of(context.recorded.get(n, value_of(n))), node)
+        and _is_written_behind(n, node, context, last_writes)
     ]
+
+
+def _is_written_behind(
+    value: fx.Node, node: fx.Node, context: LoweringContext, last_writes: Mapping[int | None, fx.Node]
+) -> bool:
+    """Tell whether the memory of a value is written to behind a node."""
+    return node < last_writes.get(storage_of(context.recorded.get(value, value_of(value))), node)
 
 
 def _decide_ineligible(node: fx.Node, written: list[fx.Node], context: LoweringContext) -> Decision:

@@ -86,7 +86,7 @@ def find_regions(
         outermost = nesting.after(node)
         state = dataclasses.replace(state, outermost=outermost)
         calls = modules.calls_around(node) if modules else ()
-        for call in calls:
+        for call in () if node.target in (ENTER, EXIT) else calls:
             regions.entries.setdefault(call, state)
         regions.states[node] = state.inside(calls)
         marked = _device_of_marker(node)
@@ -97,7 +97,8 @@ def find_regions(
             continue
         if node.target is ENTER:
             before_entry[node] = state
-            state = dataclasses.replace(_entered(state, node.args, device_type), entered_in=calls)
+            entered_in = modules.calls_around_region(node) if modules else ()
+            state = dataclasses.replace(_entered(state, node.args, device_type), entered_in=entered_in)
         elif node.target is EXIT:
             state = dataclasses.replace(before_entry[node.args[0]], grad_enabled=state.grad_enabled)
         else:

@@ -66,10 +66,15 @@ class _CastInsertion:
             self.context.reasons[node] = PINNED
             self.changed |= settle_pin(node)
         else:
-            if follows_autocast(node, self.context):
+            # A module kept in the lower precision was captured outside of regions, and gets what is lower as it is.
+            if follows_autocast(node, self.context) and not self._is_kept_lower(node):
                 self._enter_region(node)
             self._apply(node, decide(node, self.context, self.last_writes))
         self.caster.forget(written)
+
+    def _is_kept_lower(self, node: fx.Node) -> bool:
+        state = self.context.states[node]
+        return state.kept is not None and not state.captured.in_region
 
     def _enter_region(self, node: fx.Node) -> None:
         """Give values of code outside regions the dtypes that code inside was captured with."""

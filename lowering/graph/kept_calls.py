@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from torch import fx
 
+from xpu_amp_dynamo.compat.calls_in_graphs import ENTER_AUTOCAST, EXIT_AUTOCAST
 from xpu_amp_dynamo.compat.compiled_modules import module_id
 from xpu_amp_dynamo.lowering.graph.node_kind import CALLS
 from xpu_amp_dynamo.lowering.graph.values import storage_of, tensors_in, value_of
 from xpu_amp_dynamo.policy.kept_modules import Kept, ModulePatterns, names_around
+
+_ENDS_OF_REGIONS = (ENTER_AUTOCAST, EXIT_AUTOCAST)
 
 
 class KeptCall(NamedTuple):
@@ -38,6 +41,24 @@ def module_names(graph: fx.Graph, tensors: Iterable[str] = ()) -> set[str]:
     paths = [path for node in graph.nodes for path, _ in node.meta.get("nn_module_stack", {}).values()]
     names = {*paths, *(tensor.rpartition(".")[0] for tensor in tensors)}
     return {around for name in names for around in names_around(name)}
+
+
+def _calls_between(first: fx.Node, end: fx.Node | None) -> Iterator[fx.Node]:
+    """Yield the calls from a node on to another, or to the end of the graph, but for ends of regions."""
+    node = first
+    while node is not end and node.op not in ("output", "root"):
+        if node.op in CALLS and node.target not in _ENDS_OF_REGIONS:
+            yield node
+        node = node.next
+
+
+def _call_before(node: fx.Node) -> fx.Node | None:
+    """Return the last such call before a node."""
+    while node.op != "root":
+        node = node.prev
+        if node.op in CALLS and node.target not in _ENDS_OF_REGIONS:
+            return node
+    return None
 
 
 @dataclass(frozen=True)
@@ -72,6 +93,21 @@ class KeptModules:
             if kept is not None and (not calls or calls[-1].kept != kept):
                 calls.append(KeptCall(key, kept))
         return tuple(calls)
+
+    def calls_around_region(self, enter: fx.Node) -> tuple[KeptCall, ...]:
+        """Return the calls of kept modules that a region is entered in, by the nodes at its two ends.
+
+        Capture notes no module for what enters a region (torch 2.13.0). A region that holds a call as a whole is taken
+        for one around it.
+        """
+        leave = next((user for user in enter.users if user.target is EXIT_AUTOCAST), None)
+        inside = [self.calls_around(node) for node in _calls_between(enter.next, leave)]
+        if not inside or not self.patterns:
+            return self.around
+        shared = inside[0][: min(count_common(inside[0], calls) for calls in inside)]
+        neighbours = [_call_before(enter), None if leave is None else next(_calls_between(leave.next, None), None)]
+        depths = [count_common(shared, self.calls_around(node)) for node in neighbours if node is not None]
+        return shared[: max(depths, default=0)]
 
     def is_own(self, node: fx.Node, kept: Kept) -> bool:
         """Tell whether a node only fetches a tensor that a kept module holds itself."""

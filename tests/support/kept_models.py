@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -55,7 +56,7 @@ def step(call: Callable[..., Any], model: torch.nn.Module, *inputs: torch.Tensor
     """Return the output of a training step on copies of inputs, and all gradients."""
     copies = [x.clone().requires_grad_(x.is_floating_point()) for x in inputs]
     model.zero_grad(set_to_none=True)
-    with xpu_amp_dynamo.autocast("cpu", enabled=region):
+    with xpu_amp_dynamo.autocast("cpu") if region else contextlib.nullcontext():
         output = call(*copies)
     output.float().square().sum().backward()
     tensors = [x for x in [*copies, *model.parameters()] if x.is_floating_point()]
