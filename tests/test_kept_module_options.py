@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import xpu_amp_dynamo
+from tests.support.captured_graphs import run_changed
 from tests.support.kept_models import Model
 from xpu_amp_dynamo.errors import InvalidOptionError
 from xpu_amp_dynamo.policy.kept_modules import Kept, ModulePatterns
@@ -48,18 +49,18 @@ def test_refused_for_exported_programs(options, message):
 
 def test_a_compiled_model_takes_options_and_no_hooks():
     model = Model()
-    for compiled in (torch.compile(model), model):
-        model.compile()
+    compiled: Any = torch.compile(model)
+    model.compile()
+    for refused in (compiled, model):
         with (
             pytest.raises(InvalidOptionError, match=r"give torch\.compile the options"),
-            xpu_amp_dynamo.keep_precision(compiled, keep_float32=["*head"]),
+            xpu_amp_dynamo.keep_precision(refused, keep_float32=["*head"]),
         ):
             pass
 
 
 def test_graphs_of_models_that_are_gone_are_refused():
-    graphs = []
-    torch.compile(Model(), backend=lambda gm, _: graphs.append(gm) or gm)(torch.randn(4, 16))
+    _, graphs = run_changed(lambda gm, _: gm, Model(), torch.randn(4, 16))
     with pytest.raises(InvalidOptionError, match="lower the graph inside of the backend"):
         xpu_amp_dynamo.lower(graphs[0], [], keep_float32=["head"])
 

@@ -9,7 +9,7 @@ import torch
 import transformers
 
 import xpu_amp_dynamo
-from tests.support.comparison import assert_same, relative_error
+from tests.support.comparison import assert_same, compile_program, relative_error
 from tests.support.kept_models import Model, compiled_step, step
 
 BFLOAT16, FLOAT32 = torch.bfloat16, torch.float32
@@ -71,10 +71,9 @@ def test_what_inductor_compiles_keeps_the_precision_of_a_module():
     model, x = Model(), torch.randn(4, 16)
     reference = step(model, model, x, region=False)
     torch._dynamo.reset()
-    errors = [
-        relative_error(compiled_step(model, x, region=False, inner_backend="inductor", **kept)[0], reference[0])
-        for kept in ({}, {"keep_float32": ["*"]})
-    ]
+    kept: list[dict[str, Any]] = [{}, {"keep_float32": ["*"]}]
+    outputs = [compiled_step(model, x, region=False, inner_backend="inductor", **options)[0] for options in kept]
+    errors = [relative_error(output, reference[0]) for output in outputs]
     assert errors[1] < 1e-5 < errors[0]
 
 
@@ -87,10 +86,10 @@ class Dtypes(torch.nn.Module):
 
 def test_unlisted_ops_run_lower_in_what_is_kept_lower_though_they_are_not_known_to_be_safe():
     """Without a region 1.0001, which bfloat16 rounds to 1, has a product run in float32."""
-    model, x = torch.nn.Sequential(torch.nn.Linear(3, 3), Dtypes()), torch.randn(2, 3)
-    kept = torch.compile(model, backend="xpu_amp", options={"inner_backend": "eager", "keep_lower": ["1"]})(x)
-    narrow = torch.nn.functional.linear(x.bfloat16(), model[0].weight.bfloat16(), model[0].bias.bfloat16())
-    assert_same([kept], [model[1](narrow).bfloat16().float()])
+    layer, unlisted, x = torch.nn.Linear(3, 3), Dtypes(), torch.randn(2, 3)
+    kept = compile_program(torch.nn.Sequential(layer, unlisted), keep_lower=["1"])(x)
+    narrow = torch.nn.functional.linear(x.bfloat16(), layer.weight.bfloat16(), layer.bias.bfloat16())
+    assert_same([kept], [unlisted(narrow).bfloat16().float()])
 
 
 class Broken(torch.nn.Module):
@@ -123,7 +122,7 @@ def test_names_behind_a_graph_break_are_those_of_the_model(pattern):
     with xpu_amp_dynamo.keep_precision(model, keep_float32=[pattern]):
         expected = step(model, model, x)
     with xpu_amp_dynamo.record_lowerings() as reports:
-        options = {"preserve_output_dtype": False, "keep_float32": [pattern]}
+        options: dict[str, Any] = {"preserve_output_dtype": False, "keep_float32": [pattern]}
         actual = compiled_step(model, x, fullgraph=False, **options)
     # Gradients of a weight that several graphs share are added up in float32, whatever is kept.
     assert_same(actual[:1], expected[:1])
@@ -140,10 +139,10 @@ def test_in_a_function_names_are_those_of_the_model_that_it_calls(fullgraph):
     def by_argument(called: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
         return called(x) * 1.5
 
-    options = {"inner_backend": "eager", "preserve_output_dtype": False, "keep_float32": ["layers.1"]}
+    options: dict[str, Any] = {"preserve_output_dtype": False, "keep_float32": ["layers.1"]}
     for program in (lambda x: model(x) * 1.5, by_argument):
         torch._dynamo.reset()
-        compiled = torch.compile(program, backend="xpu_amp", fullgraph=fullgraph, options=options)
+        compiled = compile_program(program, fullgraph=fullgraph, **options)
         arguments = (model,) if program is by_argument else ()
         assert_same(step(lambda x, c=compiled, a=arguments: c(*a, x), model, x), expected)
 
@@ -152,7 +151,7 @@ def test_a_model_compiled_in_place():
     model, x = Model(), torch.randn(4, 16)
     with xpu_amp_dynamo.keep_precision(model, keep_float32=["head"]):
         expected = step(model, model, x)
-    options = {"inner_backend": "eager", "preserve_output_dtype": False, "keep_float32": ["head"]}
+    options: dict[str, Any] = {"inner_backend": "eager", "preserve_output_dtype": False, "keep_float32": ["head"]}
     model.compile(backend="xpu_amp", options=options)
     assert_same(step(model, model, x), expected)
 
@@ -161,8 +160,8 @@ def test_options_are_those_of_each_call_of_compile():
     """A submodule that is compiled by itself has names of its own, whatever was compiled before."""
     model, x = Model(), torch.randn(4, 16)
     with xpu_amp_dynamo.record_lowerings() as reports:
-        torch.compile(model, backend="xpu_amp", options={"inner_backend": "eager", "keep_float32": ["layers.0.up"]})(x)
-        torch.compile(model.layers[0], backend="xpu_amp", options={"inner_backend": "eager", "keep_float32": ["up"]})(x)
+        compile_program(model, keep_float32=["layers.0.up"])(x)
+        compile_program(model.layers[0], keep_float32=["up"])(x)
     assert [report.kept for report in reports] == [{"layers.0.up": ["layers.0.up"]}, {"up": ["up"]}]
 
 
@@ -216,7 +215,8 @@ class Nesting(torch.nn.Module):
 
 @pytest.mark.parametrize("option", ["keep_float32", "keep_lower"])
 def test_regions_inside_a_kept_module_count_for_what_is_in_them(option):
-    check(Nesting(), torch.randn(4, 16), changes=option == "keep_float32", **{option: ["inner"]})
+    kept: dict[str, Any] = {option: ["inner"]}
+    check(Nesting(), torch.randn(4, 16), changes=option == "keep_float32", **kept)
 
 
 def test_a_disabled_region_around_a_kept_module_holds():
@@ -227,7 +227,7 @@ def test_a_disabled_region_around_a_kept_module_holds():
             return model(x)
 
     torch._dynamo.reset()
-    compiled = torch.compile(call, backend="xpu_amp", options={"inner_backend": "eager", "keep_lower": ["layers"]})
+    compiled = compile_program(call, keep_lower=["layers"])
     with xpu_amp_dynamo.keep_precision(model, keep_lower=["layers"]):
         expected = step(call, model, x)
     assert_same(step(compiled, model, x), expected)
@@ -245,8 +245,7 @@ class Cached(torch.nn.Module):
 def test_memory_that_a_kept_module_writes_to_keeps_its_dtype():
     model = torch.nn.ModuleDict({"cached": Cached()})
     memory, x = torch.zeros(2, 3, dtype=BFLOAT16), torch.randn(3)
-    options = {"inner_backend": "eager", "keep_float32": ["cached"]}
-    call = torch.compile(lambda memory, x: model["cached"](memory, x), backend="xpu_amp", options=options)
+    call = compile_program(lambda memory, x: model["cached"](memory, x), keep_float32=["cached"])
     with xpu_amp_dynamo.autocast("cpu"):
         call(memory, x)
     assert_same([memory[0]], [x.bfloat16()])

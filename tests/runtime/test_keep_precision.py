@@ -39,7 +39,7 @@ def test_nested_inputs_are_float32_and_others_stay():
     model = model_of(a=a)
     x = torch.ones(2, dtype=BFLOAT16)
     with xpu_amp_dynamo.keep_precision(model, keep_float32=["a"]), xpu_amp_dynamo.autocast("cpu"):
-        out = a([x, {"y": x.half()}], 3, x.double(), z=(x.int(), x.cfloat()))
+        out = a([x, {"y": x.half()}], 3, x.double(), z=(x.int(), x.to(torch.complex64)))
         assert torch.is_autocast_enabled("cpu")
     assert a.seen == [False, FLOAT32, FLOAT32, FLOAT64, torch.int32, torch.complex64]
     assert out[0][0].dtype is FLOAT32
@@ -59,16 +59,21 @@ def test_outside_of_enabled_regions_nothing_changes(option, enabled):
     a = Witness()
     x, y = torch.ones(2), torch.ones(2, dtype=BFLOAT16)
     region = torch.autocast("cpu", enabled=False) if enabled is False else torch.no_grad()
-    with xpu_amp_dynamo.keep_precision(model_of(a=a), **{option: ["a"]}), region:
+    kept: dict[str, Any] = {option: ["a"]}
+    with xpu_amp_dynamo.keep_precision(model_of(a=a), **kept), region:
         a(x, y)
     assert a.seen == [False, FLOAT32, BFLOAT16]
 
 
 def test_one_tensor_stays_one():
     """Attention looks whether query, key and value are the same."""
-    seen = []
-    a = Witness()
-    a.forward = lambda q, k: seen.append(q is k)
+    seen: list[bool] = []
+
+    class Comparing(torch.nn.Module):
+        def forward(self, q, k):
+            seen.append(q is k)
+
+    a = Comparing()
     x = torch.ones(2, dtype=BFLOAT16)
     with xpu_amp_dynamo.keep_precision(model_of(a=a), keep_float32=["a"]), xpu_amp_dynamo.autocast("cpu"):
         a(x, x)
@@ -90,17 +95,16 @@ def test_a_module_kept_lower_inside_one_kept_in_float32():
 
 
 def test_a_region_inside_decides_for_what_is_in_it():
-    class Regional(Witness):
+    class Regional(torch.nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
         def forward(self, x):
             with torch.autocast("cpu", enabled=False):
                 return self.inner(x)
 
     inner = Witness()
-    with (
-        xpu_amp_dynamo.keep_precision(model_of(a=Regional(inner)), keep_float32=["a"], keep_lower=["a.inner"]) as _,
-        xpu_amp_dynamo.autocast("cpu"),
-    ):
-        pass
     model = model_of(a=Regional(inner))
     with (
         xpu_amp_dynamo.keep_precision(model, keep_float32=["a"], keep_lower=["a.inner"]),
@@ -119,7 +123,9 @@ def test_an_exception_leaves_neither_hooks_nor_regions(error, region_outside):
 
     model = model_of(a=Witness(Raising()))
     keep = xpu_amp_dynamo.keep_precision(model, keep_float32=["a"], keep_lower=["a.inner"])
-    contexts = [xpu_amp_dynamo.autocast("cpu"), keep] if region_outside else [keep, xpu_amp_dynamo.autocast("cpu")]
+    contexts: list[Any] = [xpu_amp_dynamo.autocast("cpu"), keep]
+    if not region_outside:
+        contexts.reverse()
     with pytest.raises(error), contexts[0], contexts[1]:
         model["a"](torch.ones(2))
     assert not torch.is_autocast_enabled("cpu")
@@ -152,6 +158,8 @@ def test_threads_keep_their_regions_apart():
                 results[number] = model(x)
 
         threads = [threading.Thread(target=run, args=(number,)) for number in range(4)]
-        [thread.start() for thread in threads]
-        [thread.join() for thread in threads]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     assert_same([results[number] for number in range(4)], [expected] * 4)
