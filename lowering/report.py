@@ -25,10 +25,10 @@ class LoweringReport:
     ``ops`` counts calls on tensors by what the policy did with them: ``"lower_precision"``, ``"float32"``,
     ``"promote"``, ``"follow"``, ``"composite"`` (replaced by the ops inside it), ``"foreign"`` (cast as the autocast
     kernel of its own library does), ``"kept_float32"`` (inside a module that an option keeps so, in a region) or
-    ``"untouched"``. ``casts`` counts the casts in the lowered graph that the lowering put there. ``seconds`` is the time
-    the lowering took. ``kept`` maps each pattern of ``keep_float32`` and ``keep_lower`` that matched in the graph to the
-    names of the modules that it matched there. ``calls`` and ``each_cast`` list calls and casts one by one, in program
-    order, where :func:`record_lowerings` is asked for details. ``number`` counts the lowerings of this process.
+    ``"untouched"``. ``casts`` counts the casts in the lowered graph that the lowering put there. ``seconds`` is how
+    long it took. ``kept`` maps each pattern of ``keep_float32`` and ``keep_lower`` that matched in the graph to
+    the names of the modules that it matched there. ``calls`` and ``each_cast`` list calls and casts one by one, in
+    program order, where :func:`record_lowerings` is asked for details. ``number`` counts the lowerings of this process.
     """
 
     ops: Counter[str] = field(default_factory=Counter)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import sympy
 import torch
 from torch import fx
 
+from xpu_amp_dynamo.compat.compiled_modules import models_of_compiled_call
 from xpu_amp_dynamo.compat.tensors import is_tracked_view
 from xpu_amp_dynamo.lowering.graph.casting import is_inserted_cast
 from xpu_amp_dynamo.lowering.graph.context import LoweringContext, Reason
@@ -23,19 +25,25 @@ _RETURNED = Reason("captured", "the code around the graph was compiled for this 
 
 def describe(gm: fx.GraphModule, context: LoweringContext) -> None:
     """List every call on tensors and every cast of a lowered graph in the report, and tag their nodes."""
-    report = context.report
+    report, names = context.report, _names_of_modules()
     for node in gm.graph.nodes:
         if node.op not in CALLS or not tensors_in(value_of(node)):
             continue
         name = f"{report.number}.{len(report.calls) + len(report.each_cast)}"
         if is_inserted_cast(node):
-            report.each_cast.append(_describe_cast(node, name, context))
+            report.each_cast.append(_describe_cast(node, name, names, context))
         else:
-            report.calls.append(_describe_call(node, name, context))
+            report.calls.append(_describe_call(node, name, names, context))
         tag(node, [name])
 
 
-def _describe_cast(node: fx.Node, name: str, context: LoweringContext) -> LoweredCast:
+def _names_of_modules() -> dict[int, str]:
+    """Return the qualified names, by ``id``, of the modules of the model that Dynamo compiles for."""
+    models = models_of_compiled_call() or []
+    return {id(module): name for model in models for name, module in model.named_modules()}
+
+
+def _describe_cast(node: fx.Node, name: str, names: Mapping[int, str], context: LoweringContext) -> LoweredCast:
     source, user = node.all_input_nodes[0], next(iter(node.users))
     return LoweredCast(
         tag=name,
@@ -48,12 +56,12 @@ def _describe_cast(node: fx.Node, name: str, context: LoweringContext) -> Lowere
         of_weight=_is_weight(source),
         users=tuple(n.name for n in node.users),
         reason=_reason_of_cast(node, user, context).words,
-        module=module_of(node),
+        module=module_of(node, names),
         line=source_line(node),
     )
 
 
-def _describe_call(node: fx.Node, name: str, context: LoweringContext) -> LoweredCall:
+def _describe_call(node: fx.Node, name: str, names: Mapping[int, str], context: LoweringContext) -> LoweredCall:
     reason = _reason(node, context)
     return LoweredCall(
         tag=name,
@@ -70,7 +78,7 @@ def _describe_call(node: fx.Node, name: str, context: LoweringContext) -> Lowere
         captured_dtypes=tuple(dtypes_in(context.recorded.get(node, value_of(node)))),
         shape=tuple(map(_expression, tensors_in(value_of(node))[0].shape)),
         casts=tuple(n.name for n in node.all_input_nodes if is_inserted_cast(n)),
-        module=module_of(node),
+        module=module_of(node, names),
         line=source_line(node),
     )
 

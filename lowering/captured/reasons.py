@@ -30,5 +30,12 @@ def reason_of(node: fx.Node, decision: Decision, context: LoweringContext) -> Re
     else:
         words = decision.rule.value
     if decision.rule is not Rule.LISTED and not state.enabled:
-        words = f"autocast is off {by}"
+        words = _why_off(node, by, context)
     return Reason(decision.rule.name.lower(), words, decision.category)
+
+
+def _why_off(node: fx.Node, by: str, context: LoweringContext) -> str:
+    calls = context.modules.calls_around(node)
+    if calls and calls[-1].kept.float32:
+        return f"module {calls[-1].kept.module!r} is kept in float32"
+    return f"autocast is off {by}"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import fx
 
 from xpu_amp_dynamo.compat.calls_in_graphs import SAVED_TENSORS_HOOKS_CALLS, SET_GRAD_ENABLED
+from xpu_amp_dynamo.compat.compiled_modules import module_id
 from xpu_amp_dynamo.compat.op_types import (
     HigherOrderOperator,
     OpOverload,
@@ -121,7 +123,15 @@ def source_line(node: fx.Node) -> str:
     return f"{file.rsplit('/', 1)[-1]}:{line.partition(',')[0]}: {statement}"
 
 
-def module_of(node: fx.Node) -> str:
-    """Return the qualified name of the module whose code a node is; empty outside of modules."""
-    entries = list(node.meta.get("nn_module_stack", {}).values())
-    return entries[-1][0].removeprefix("L['self'].").removeprefix("L['fn'].") if entries else ""
+def module_of(node: fx.Node, names: Mapping[int, str]) -> str:
+    """Return the qualified name of the module whose code a node is; empty outside of modules.
+
+    Args:
+        node: a node of a captured graph.
+        names: the modules of the model by their ``id``; others are named as capture reached them.
+    """
+    entries = list(node.meta.get("nn_module_stack", {}).items())
+    if not entries:
+        return ""
+    key, (path, _) = entries[-1]
+    return names.get(module_id(key) or 0, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from typing import Any
@@ -208,6 +209,39 @@ def test_graph_breaks_are_told():
     assert "test_explain.py" in first.ends_because
     assert second.ends_because == ""
     assert "2 graphs, 1 ended by graph breaks" in str(explanation)
+
+
+def test_modules_behind_graph_breaks_have_their_names():
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x):
+            x = self.first(x)
+            torch._dynamo.graph_break()
+            return self.second(x)
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.blocks = nn.ModuleList([Block()])
+
+        def forward(self, x):
+            return self.blocks[0](x)
+
+    explanation = xpu_amp_dynamo.explain(Model(), torch.randn(4, 4), options=EAGER)
+    assert [call.module for call in explanation.calls] == ["blocks.0.first", "blocks.0.second"]
+
+
+def test_kept_modules_are_explained():
+    model, x = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16)), torch.randn(8, 16)
+    options = {**EAGER, "keep_float32": ["1"]}
+    for region in (contextlib.nullcontext(), xpu_amp_dynamo.autocast("cpu")):
+        with region:
+            first, second = xpu_amp_dynamo.explain(model, x, options=options, compare="float32").calls
+        assert (first.output_dtypes, second.output_dtypes) == ((torch.bfloat16,), (torch.float32,))
+        assert "kept in float32" in second.reason
 
 
 def test_nothing_captured_is_said():

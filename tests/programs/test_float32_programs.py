@@ -82,11 +82,13 @@ def test_float32_programs(device):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_many_float32_programs(device):
     run(MANY, "aot_eager", float32_programs(breaks=True, most=10), device)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_float32_programs_through_inductor(device):
     run(INDUCTOR, "inductor", float32_programs(most=5, breaks=False), device)
 
