@@ -31,10 +31,10 @@ def chosen_device(device: str | None) -> str:
     return device
 
 
-def simulating(wanted: bool) -> contextlib.AbstractContextManager[Any]:
-    """Return a context with a simulated XPU, or without."""
+def simulating(wanted: bool, mode: str = "run") -> contextlib.AbstractContextManager[Any]:
+    """Return a context with a simulated XPU in a mode of :func:`simulated_xpu`, or without one."""
     if not wanted:
         return contextlib.nullcontext()
     from xpu_amp_dynamo.simulator.simulated_xpu import simulated_xpu
 
-    return simulated_xpu()
+    return simulated_xpu(mode=mode)

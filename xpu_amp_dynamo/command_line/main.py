@@ -13,7 +13,7 @@ import click
 from xpu_amp_dynamo.errors import XpuAmpError
 
 # Each is the command `command` of the module of its name, with `_` for `-`.
-COMMANDS = ("bench", "doctor", "export", "install-compiler", "kernels", "policy")
+COMMANDS = ("bench", "doctor", "explain", "export", "install-compiler", "kernels", "policy")
 EXIT_CODES = "Exit codes: 0 all went well, 1 an error that was printed or a check that failed, 2 wrong usage."
 
 
