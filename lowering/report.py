@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
+from xpu_amp_dynamo.compat.structured_trace import is_traced
 from xpu_amp_dynamo.lowering.collector import Collector
 from xpu_amp_dynamo.lowering.records import LoweredCall, LoweredCast
 
@@ -72,7 +73,12 @@ def record_lowerings(details: bool = False) -> Iterator[list[LoweringReport]]:
 
 def wants_details() -> bool:
     """Tell whether a lowering of this thread is to list every call and every cast."""
-    return _wants_details.get() or logger.isEnabledFor(logging.DEBUG)
+    return records_details() or logger.isEnabledFor(logging.DEBUG) or is_traced()
+
+
+def records_details() -> bool:
+    """Tell whether somebody collects details in this thread, and may want to know nodes again in later graphs."""
+    return _wants_details.get()
 
 
 def publish_report(report: LoweringReport) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import fx
 
 from xpu_amp_dynamo.compat.regions_around import enabled_elsewhere, turned_off
+from xpu_amp_dynamo.compat.structured_trace import trace_artifact
 from xpu_amp_dynamo.compat.torch_version import warn_of_newer_torch
 from xpu_amp_dynamo.dynamo.backends import backend_named
 from xpu_amp_dynamo.dynamo.guards import guard_installed_policy, guard_regions_around
@@ -136,6 +137,8 @@ def lower_under_options(
         modules=modules,
     )
     publish_report(report)
+    trace_artifact("xpu_amp_lowered_graph", lambda: gm.print_readable(print_output=False))
+    trace_artifact("xpu_amp_decisions", lambda: "\n".join(map(str, [report, *report.calls, *report.each_cast])))
 
 
 def _initial_state(device_type: str, options: LoweringOptions) -> AutocastState:

@@ -17,6 +17,7 @@ from xpu_amp_dynamo.lowering.graph.node_kind import CALLS, base_op_name, module_
 from xpu_amp_dynamo.lowering.graph.tags import tag
 from xpu_amp_dynamo.lowering.graph.values import dtypes_in, tensors_in, value_of
 from xpu_amp_dynamo.lowering.records import LoweredCall, LoweredCast
+from xpu_amp_dynamo.lowering.report import records_details
 
 _NO_RULE = Reason("unchanged", "nothing asks for another dtype")
 _REFUSED = "; restored to the captured dtypes, since it refuses others"
@@ -24,7 +25,7 @@ _RETURNED = Reason("captured", "the code around the graph was compiled for this 
 
 
 def describe(gm: fx.GraphModule, context: LoweringContext) -> None:
-    """List every call on tensors and every cast of a lowered graph in the report, and tag their nodes."""
+    """List every call on tensors and every cast of a lowered graph in the report, and tag their nodes if recorded."""
     report, names = context.report, _names_of_modules()
     for node in gm.graph.nodes:
         if node.op not in CALLS or not tensors_in(value_of(node)):
@@ -34,7 +35,8 @@ def describe(gm: fx.GraphModule, context: LoweringContext) -> None:
             report.each_cast.append(_describe_cast(node, name, names, context))
         else:
             report.calls.append(_describe_call(node, name, names, context))
-        tag(node, [name])
+        if records_details():
+            tag(node, [name])
 
 
 def _names_of_modules() -> dict[int, str]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -304,3 +307,18 @@ def test_details_are_listed_for_those_who_ask(caplog):
         torch.compile(model, backend="xpu_amp", options=EAGER)(x)
     assert "linear(bfloat16, bfloat16, bfloat16) -> bfloat16: lower precision by the documented lists" in caplog.text
     assert "float32 -> bfloat16, 768 bytes, for linear" in caplog.text
+
+
+def test_a_structured_trace_has_the_graph_and_the_decisions(tmp_path):
+    program = (
+        "import torch, xpu_amp_dynamo\n"
+        "model = torch.compile(torch.nn.Linear(16, 16), backend='xpu_amp', options={'inner_backend': 'eager'})\n"
+        "model(torch.randn(8, 16))\n"
+    )
+    environment = {**os.environ, "TORCH_TRACE": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+    (log,) = tmp_path.iterdir()
+    trace = log.read_text()
+    assert '"name": "xpu_amp_lowered_graph"' in trace
+    assert "torch.bfloat16" in trace.partition("xpu_amp_lowered_graph")[2]
+    assert "lower precision by the documented lists" in trace.partition("xpu_amp_decisions")[2]
