@@ -78,6 +78,7 @@ class LoweredCall(LoweredNode):
         output_dtypes: dtypes of the tensors that it gives.
         captured_dtypes: those that the program was captured with.
         shape: the shape of its first result, with expressions for dynamic sizes.
+        bytes_now: bytes of its results in the call that was captured, without those of sizes that depend on data.
         casts: names of the casts that it reads.
     """
 
@@ -89,6 +90,7 @@ class LoweredCall(LoweredNode):
     output_dtypes: tuple[torch.dtype, ...]
     captured_dtypes: tuple[torch.dtype, ...]
     shape: tuple[sympy.Expr | int, ...]
+    bytes_now: int
     casts: tuple[str, ...]
 
     def __str__(self) -> str:

@@ -79,6 +79,7 @@ def _describe_call(node: fx.Node, name: str, names: Mapping[int, str], context: 
         output_dtypes=tuple(dtypes_in(value_of(node))),
         captured_dtypes=tuple(dtypes_in(context.recorded.get(node, value_of(node)))),
         shape=tuple(map(_expression, tensors_in(value_of(node))[0].shape)),
+        bytes_now=sum(_size_now(t.numel()) * t.dtype.itemsize for t in tensors_in(value_of(node))),
         casts=tuple(n.name for n in node.all_input_nodes if is_inserted_cast(n)),
         module=module_of(node, names),
         line=source_line(node),

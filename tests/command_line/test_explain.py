@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -13,13 +14,24 @@ EAGER = ("--inner-backend", "eager", "--device", "cpu")
 
 
 def test_a_summary_is_printed_and_written(run):
-    result = run("explain", "my_models:layer", *EAGER, "--compare", "float32", "--calls", "--json", "found.json")
+    result = run(
+        "explain",
+        "my_models:layer",
+        *EAGER,
+        "--compare",
+        "float32",
+        "--calls",
+        "--json",
+        "found.json",
+        "--html",
+        "page.html",
+    )
     assert result.exit_code == 0, result.output
     for title in ("calls in program order", "calls by module", "casts", "what adds the largest errors itself"):
         assert title in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 80
-    with open("found.json") as file:
-        found = json.load(file)
+    found = json.loads(Path("found.json").read_text())
+    assert "<title>Linear: which op runs in which dtype</title>" in Path("page.html").read_text()
     (graph,) = found["graphs"]
     assert [call["op"] for call in graph["calls"]] == ["linear"]
     assert found["versions"]["xpu_amp_dynamo"] == xpu_amp_dynamo.__version__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -24,6 +25,7 @@ HELP = f"""Tell which op of a model runs in which dtype, why, which casts that t
 @click.option("--train", is_flag=True, help="Run the backward too.")
 @click.option("--compare", type=click.Choice(["float32"]), help="Tell what error each call adds, and what overflows.")
 @click.option("--calls", "each", is_flag=True, help="List every call with its reason.")
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write a page to look at in a browser.")
 @json_option()
 def command(
     factory: str,
@@ -32,6 +34,7 @@ def command(
     train: bool,
     compare: str | None,
     each: bool,
+    html: Path | None,
     json_file: str | None,
     **flags: Any,
 ) -> None:
@@ -52,4 +55,6 @@ def command(
     if each:
         console.print(explanation.table())
     explanation.print(console)
+    if html is not None:
+        explanation.to_html(html)
     write_json({"command": "explain", **json.loads(explanation.to_json())}, json_file)

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from xpu_amp_dynamo.explanation.compare import NodeError
 from xpu_amp_dynamo.explanation.fates import Fate
+from xpu_amp_dynamo.explanation.page import page_of
 from xpu_amp_dynamo.explanation.text import call_table, cast_table, error_table, module_table
 from xpu_amp_dynamo.lowering.records import LoweredCall, LoweredCast, LoweredNode, dtype_name
 from xpu_amp_dynamo.simulator.report_text import text_of
@@ -119,6 +120,14 @@ class Explanation:
             Path(path).write_text(text)
         return text
 
+    def to_html(self, path: str | Path) -> None:
+        """Write everything as one page that needs nothing else, to look at in a browser.
+
+        Args:
+            path: the file; it is replaced if it exists.
+        """
+        Path(path).write_text(page_of(json.loads(self.to_json())), encoding="utf-8")
+
     def print(self, console: Console | None = None) -> None:
         """Print a summary: what runs how by module, and the most expensive casts."""
         console = console or Console()
@@ -153,7 +162,10 @@ def _plain(explanation: Explanation) -> dict[str, Any]:
     graphs = [
         {
             "calls": [_plain_node(call, graph) for call in graph.calls],
-            "casts": [_plain_node(cast, graph) | {"bytes": str(cast.bytes)} for cast in graph.casts],
+            "casts": [
+                _plain_node(cast, graph) | {"bytes": str(cast.bytes), "bytes_now": cast.bytes_now}
+                for cast in graph.casts
+            ],
             "ends_because": graph.ends_because,
         }
         for graph in explanation.graphs
