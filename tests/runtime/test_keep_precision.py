@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from typing import Any
 
@@ -13,6 +14,8 @@ from tests.support.comparison import assert_same
 from tests.support.kept_models import Model
 from xpu_amp_dynamo.compat.regions_around import open_regions
 
+# Models of these tests have no parameters, by which the device would be known.
+keep_precision = functools.partial(xpu_amp_dynamo.keep_precision, device_type="cpu")
 BFLOAT16, FLOAT16, FLOAT32, FLOAT64 = torch.bfloat16, torch.float16, torch.float32, torch.float64
 
 
@@ -38,7 +41,7 @@ def test_nested_inputs_are_float32_and_others_stay():
     a = Witness()
     model = model_of(a=a)
     x = torch.ones(2, dtype=BFLOAT16)
-    with xpu_amp_dynamo.keep_precision(model, keep_float32=["a"]), xpu_amp_dynamo.autocast("cpu"):
+    with keep_precision(model, keep_float32=["a"]), xpu_amp_dynamo.autocast("cpu"):
         out = a([x, {"y": x.half()}], 3, x.double(), z=(x.int(), x.to(torch.complex64)))
         assert torch.is_autocast_enabled("cpu")
     assert a.seen == [False, FLOAT32, FLOAT32, FLOAT64, torch.int32, torch.complex64]
@@ -47,7 +50,7 @@ def test_nested_inputs_are_float32_and_others_stay():
 
 def test_what_is_kept_lower_gets_and_gives_the_dtype_of_the_region():
     a = Witness()
-    with xpu_amp_dynamo.keep_precision(model_of(a=a), keep_lower=["a"]), xpu_amp_dynamo.autocast("cpu", FLOAT16):
+    with keep_precision(model_of(a=a), keep_lower=["a"]), xpu_amp_dynamo.autocast("cpu", FLOAT16):
         out = a(torch.ones(2), {"y": torch.ones(2).bfloat16()})
     assert a.seen == [True, FLOAT16, FLOAT16]
     assert [out[0].dtype, out[1]["y"].dtype] == [FLOAT16, FLOAT16]
@@ -60,7 +63,7 @@ def test_outside_of_enabled_regions_nothing_changes(option, enabled):
     x, y = torch.ones(2), torch.ones(2, dtype=BFLOAT16)
     region = torch.autocast("cpu", enabled=False) if enabled is False else torch.no_grad()
     kept: dict[str, Any] = {option: ["a"]}
-    with xpu_amp_dynamo.keep_precision(model_of(a=a), **kept), region:
+    with keep_precision(model_of(a=a), **kept), region:
         a(x, y)
     assert a.seen == [False, FLOAT32, BFLOAT16]
 
@@ -75,7 +78,7 @@ def test_one_tensor_stays_one():
 
     a = Comparing()
     x = torch.ones(2, dtype=BFLOAT16)
-    with xpu_amp_dynamo.keep_precision(model_of(a=a), keep_float32=["a"]), xpu_amp_dynamo.autocast("cpu"):
+    with keep_precision(model_of(a=a), keep_float32=["a"]), xpu_amp_dynamo.autocast("cpu"):
         a(x, x)
     assert seen == [True]
 
@@ -85,7 +88,7 @@ def test_a_module_kept_lower_inside_one_kept_in_float32():
     outer = Witness(inner)
     x = torch.ones(2)
     with (
-        xpu_amp_dynamo.keep_precision(model_of(a=outer), keep_float32=["a"], keep_lower=["a.inner"]),
+        keep_precision(model_of(a=outer), keep_float32=["a"], keep_lower=["a.inner"]),
         xpu_amp_dynamo.autocast("cpu"),
     ):
         (y,) = outer(x)
@@ -107,7 +110,7 @@ def test_a_region_inside_decides_for_what_is_in_it():
     inner = Witness()
     model = model_of(a=Regional(inner))
     with (
-        xpu_amp_dynamo.keep_precision(model, keep_float32=["a"], keep_lower=["a.inner"]),
+        keep_precision(model, keep_float32=["a"], keep_lower=["a.inner"]),
         xpu_amp_dynamo.autocast("cpu"),
     ):
         model["a"](torch.ones(2))
@@ -122,7 +125,7 @@ def test_an_exception_leaves_neither_hooks_nor_regions(error, region_outside):
             raise error
 
     model = model_of(a=Witness(Raising()))
-    keep = xpu_amp_dynamo.keep_precision(model, keep_float32=["a"], keep_lower=["a.inner"])
+    keep = keep_precision(model, keep_float32=["a"], keep_lower=["a.inner"])
     contexts: list[Any] = [xpu_amp_dynamo.autocast("cpu"), keep]
     if not region_outside:
         contexts.reverse()
@@ -138,7 +141,7 @@ def test_hooks_of_users_run_inside_and_are_kept():
     a = Witness()
     a.register_forward_hook(lambda module, args, output: seen.append((args[0].dtype, torch.is_autocast_enabled("cpu"))))
     x = torch.ones(2, dtype=BFLOAT16)
-    with xpu_amp_dynamo.keep_precision(model_of(a=a), keep_float32=["a"]), xpu_amp_dynamo.autocast("cpu"):
+    with keep_precision(model_of(a=a), keep_float32=["a"]), xpu_amp_dynamo.autocast("cpu"):
         a(x)
     with xpu_amp_dynamo.autocast("cpu"):
         a(x)
@@ -148,7 +151,7 @@ def test_hooks_of_users_run_inside_and_are_kept():
 def test_threads_keep_their_regions_apart():
     model = Model()
     x = torch.randn(4, 16)
-    with xpu_amp_dynamo.keep_precision(model, keep_float32=["layers"]):
+    with keep_precision(model, keep_float32=["layers"]):
         with xpu_amp_dynamo.autocast("cpu"):
             expected = model(x)
         results: dict[int, torch.Tensor] = {}
