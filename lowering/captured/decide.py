@@ -18,7 +18,7 @@ from xpu_amp_dynamo.errors import BannedOpError
 from xpu_amp_dynamo.lowering.captured.lower_body import calls_body
 from xpu_amp_dynamo.lowering.captured.narrow_safe import may_read_narrow
 from xpu_amp_dynamo.lowering.captured.wanted import wanted_dtype_of
-from xpu_amp_dynamo.lowering.composites.layout_ops import LAYOUT_OPS
+from xpu_amp_dynamo.lowering.composites.layout_ops import only_lays_out
 from xpu_amp_dynamo.lowering.composites.trace import trace_composite, trace_foreign
 from xpu_amp_dynamo.lowering.graph.context import LoweringContext
 from xpu_amp_dynamo.lowering.graph.functorch_levels import is_level_call
@@ -129,7 +129,7 @@ def _decide_kept(
     A view of a cast would take the write away from the memory.
     """
     read = [n for n in node.all_input_nodes if context.holds_tensor_on_device(n) and n not in written]
-    if op_name_of(node) in (*LAYOUT_OPS, "getitem"):
+    if only_lays_out(op_name_of(node)):
         read = [n for n in read if not _is_written_behind(n, node, context, last_writes)]
     return Decision(Rule.KEPT_FLOAT32, dict.fromkeys(read, torch.float32))
 

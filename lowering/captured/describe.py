@@ -70,9 +70,7 @@ def _describe_call(node: fx.Node, name: str, names: Mapping[int, str], context: 
         name=node.name,
         op=base_op_name(node),
         rule="refused" if node in context.refused else reason.rule,
-        reason=f"does not run in other dtypes than captured ({reason.words})"
-        if node in context.refused
-        else reason.words,
+        reason=reason.words + (_REFUSED if node in context.refused else ""),
         category=reason.category.value if reason.category else "",
         inside=reason.inside,
         input_dtypes=tuple(dtypes_in([value_of(n) for n in node.all_input_nodes])),

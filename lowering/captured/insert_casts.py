@@ -29,6 +29,7 @@ from xpu_amp_dynamo.lowering.graph.context import LoweringContext
 from xpu_amp_dynamo.lowering.graph.node_kind import CALLS, SILENT_CALLS, op_name_of
 from xpu_amp_dynamo.lowering.graph.values import value_of
 from xpu_amp_dynamo.lowering.graph.writes import mutated_inputs, written_storages
+from xpu_amp_dynamo.lowering.report import wants_details
 
 
 def insert_casts(gm: fx.GraphModule, context: LoweringContext) -> bool:
@@ -50,6 +51,7 @@ class _CastInsertion:
         self.caster = Caster()
         self.inputs = InputCasts(context, self.caster)
         self.changed = False
+        self.gives_reasons = wants_details()
 
     def lower_all(self, nodes: Iterable[fx.Node]) -> None:
         """Lower nodes in order, but for those that disappear meanwhile."""
@@ -85,8 +87,7 @@ class _CastInsertion:
         if decision.rule is Rule.BODY:
             return lower_body(node, self.context)
         self._count(node, decision)
-        found_in = self.context.reasons[node].inside if node in self.context.reasons else ""
-        self.context.reasons[node] = reason_of(node, decision, self.context)._replace(inside=found_in)
+        self._give_reason(node, decision)
         if decision.traced is not None:
             return self._inline(node, decision.rule, decision.traced)
         for n in decision.copies:
@@ -100,6 +101,12 @@ class _CastInsertion:
         recompute = recompute_in_region if follows_autocast(node, self.context) else recompute_captured
         return recompute(node, self.context, self.inputs)
 
+    def _give_reason(self, node: fx.Node, decision: Decision) -> None:
+        """Note why a call gets the inputs that it gets, where somebody asks."""
+        if self.gives_reasons:
+            found_in = self.context.reasons[node].inside if node in self.context.reasons else ""
+            self.context.reasons[node] = reason_of(node, decision, self.context)._replace(inside=found_in)
+
     def _count(self, node: fx.Node, decision: Decision) -> None:
         """Count a call on tensors of the device type by what becomes of it."""
         if decision.rule is not Rule.CONTRACT and any(map(self.context.holds_tensor_on_device, node.all_input_nodes)):
@@ -110,10 +117,10 @@ class _CastInsertion:
     def _inline(self, node: fx.Node, rule: Rule, traced: fx.GraphModule) -> None:
         """Replace a call by the ops inside it, which are cast already, or were traced as captured."""
         captured = rule is Rule.COMPOSITE and not follows_autocast(node, self.context)
-        reason = self.context.reasons.pop(node)
-        reason = reason._replace(inside=reason.inside or str(op_name_of(node)))
+        name, reason = str(op_name_of(node)), self.context.reasons.pop(node, None)
         inlined = inline_trace(node, traced, self.context, self.caster)
-        self.context.reasons.update(dict.fromkeys(inlined.nodes, reason))
+        if reason is not None:
+            self.context.reasons.update(dict.fromkeys(inlined.nodes, reason._replace(inside=reason.inside or name)))
         self.changed = True
         if captured or rule is Rule.FOREIGN:
             for inner in inlined.nodes:

@@ -11,7 +11,7 @@ from xpu_amp_dynamo.compat.functorch import is_wrapped
 from xpu_amp_dynamo.errors import LoweringError
 from xpu_amp_dynamo.lowering.captured.decide import decide_by_memory
 from xpu_amp_dynamo.lowering.captured.input_casts import InputCasts
-from xpu_amp_dynamo.lowering.composites.layout_ops import LAYOUT_OPS
+from xpu_amp_dynamo.lowering.composites.layout_ops import only_lays_out
 from xpu_amp_dynamo.lowering.graph.context import LoweringContext
 from xpu_amp_dynamo.lowering.graph.fake_run import REFUSALS, run_mutation, run_node, with_recorded_sizes
 from xpu_amp_dynamo.lowering.graph.node_kind import op_name_of, source_place
@@ -89,8 +89,8 @@ def recompute_in_region(node: fx.Node, context: LoweringContext, inputs: InputCa
 
 def _may_have_been_cast(node: fx.Node, context: LoweringContext) -> bool:
     """Tell whether the autocast that was on at capture, which may follow other lists, can have cast inputs."""
-    name, state = op_name_of(node), context.states[node]
-    return state.is_kept_float32 or (state.enabled and name not in LAYOUT_OPS and name != "getitem")
+    state = context.states[node]
+    return state.is_kept_float32 or (state.enabled and not only_lays_out(op_name_of(node)))
 
 
 def _run(node: fx.Node) -> Any:

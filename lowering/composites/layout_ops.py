@@ -28,3 +28,8 @@ LAYOUT_OPS = frozenset(
         "view_as",
     )
 )
+
+
+def only_lays_out(name: str | None) -> bool:
+    """Tell whether an op of a captured graph, by its name, only lays out or picks values."""
+    return name in LAYOUT_OPS or name == "getitem"

@@ -59,7 +59,7 @@ class LoweringContext:
         states: the autocast state of each node, from ``erase_regions`` on.
         entries: the autocast state around each call of a kept module, from ``erase_regions`` on.
         refused: listed calls that do not run in the dtype which the policy wants, left as captured.
-        reasons: why each call gets the inputs that it gets.
+        reasons: why each call gets the inputs that it gets, where the report is to have details.
     """
 
     policy: Policy

@@ -214,6 +214,23 @@ def test_graph_breaks_are_told():
     assert "2 graphs, 1 ended by graph breaks" in str(explanation)
 
 
+def test_what_is_captured_again_is_told():
+    layer = nn.Linear(4, 4)
+
+    def inner(x):
+        x = layer(x)
+        torch._dynamo.graph_break()
+        return layer(x)
+
+    def function(x):
+        return inner(x[:2]), inner(x[:3])
+
+    explanation = xpu_amp_dynamo.explain(function, torch.randn(4, 4), options=EAGER)
+    assert explanation.recompiles
+    assert all("test_explain.py" in again for again in explanation.recompiles)
+    assert str(explanation).count("captured again: ") == len(explanation.recompiles)
+
+
 def test_modules_behind_graph_breaks_have_their_names():
     class Block(nn.Module):
         def __init__(self):

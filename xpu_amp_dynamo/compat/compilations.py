@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
+from torch import fx
 from torch._dynamo import utils
 
 
@@ -22,6 +24,10 @@ class Place:
     where: str
     function: str
     reason: str
+
+    def __str__(self) -> str:
+        """Return it as a line."""
+        return f"{self.reason} ({self.where})"
 
 
 @dataclass
@@ -54,20 +60,27 @@ def record_compilations() -> Iterator[Compilations]:
     record = Compilations()
     try:
         yield record
-        record.breaks += _breaks(known_breaks)
+        record.breaks += map(_place_of_break, utils.graph_break_reasons[known_breaks:])
         _add_frames(record)
     finally:
         utils.set_compilation_metrics_limit(utils.DEFAULT_COMPILATION_METRICS_LIMIT)
 
 
-def _breaks(known: int) -> list[Place]:
-    """Return the graph breaks behind those that are known."""
-    places: list[Place] = []
-    for reason in utils.graph_break_reasons[known:]:
-        frame = reason.user_stack[-1] if reason.user_stack else None
-        where = f"{frame.filename}:{frame.lineno}" if frame else "unknown"
-        places.append(Place(where, frame.name if frame else "", _first_line(reason.reason)))
-    return places
+def break_behind(gm: fx.GraphModule) -> Place | None:
+    """Return where Dynamo ended a graph before the end of the program; None if it did not.
+
+    Args:
+        gm: the graph as a backend gets it.
+    """
+    ended = getattr(gm, "compile_subgraph_reason", None)
+    return None if ended is None or not ended.graph_break else _place_of_break(ended)
+
+
+def _place_of_break(reason: Any) -> Place:
+    """Return where Dynamo ended a graph, by its own record."""
+    frame = reason.user_stack[-1] if reason.user_stack else None
+    where = f"{frame.filename}:{frame.lineno}" if frame else "unknown"
+    return Place(where, frame.name if frame else "", _first_line(reason.reason))
 
 
 def _add_frames(record: Compilations) -> None:

@@ -12,7 +12,7 @@ from torch import fx
 
 from xpu_amp_dynamo.backend import xpu_amp
 from xpu_amp_dynamo.compat.autocast import disabling_autocast
-from xpu_amp_dynamo.dynamo.captures import break_reason
+from xpu_amp_dynamo.compat.compilations import break_behind, record_compilations
 from xpu_amp_dynamo.errors import InvalidOptionError
 from xpu_amp_dynamo.explanation.compare import NodeError, compare_with_float32
 from xpu_amp_dynamo.explanation.explanation import ExplainedGraph, Explanation
@@ -65,11 +65,13 @@ def explain(
     original = getattr(model, "_orig_mod", model)
     graphs: list[_Captured] = []
     launched = KernelReport("xpu_amp")
-    with leaving_unchanged(original), _recording(launched, parsed), torch.set_grad_enabled(train):
+    unchanged, recording = leaving_unchanged(original), _recording(launched, parsed)
+    with unchanged, recording, record_compilations() as dynamo, torch.set_grad_enabled(train):
         output = torch.compile(original, backend=_capturing(graphs, options, compare))(*args, **kwargs)
         if train:
             run_backward(output)
-    return Explanation(_name(original), [_explained(graph, launched, parsed) for graph in graphs])
+    explained = [_explained(graph, launched, parsed) for graph in graphs]
+    return Explanation(_name(original), explained, list(map(str, dynamo.recompiled)))
 
 
 def _checked(model: object, options: Mapping[str, Any] | None, compare: str | None) -> BackendOptions:
@@ -99,7 +101,7 @@ def _capturing(
         with record_lowerings(details=True) as reports:
             compiled = xpu_amp(gm, example_inputs, options=options)
         errors = _errors(gm, example_inputs) if compare else {}
-        graphs.append(_Captured(reports[0], errors, break_reason(gm)))
+        graphs.append(_Captured(reports[0], errors, str(break_behind(gm) or "")))
         return compiled
 
     return backend
