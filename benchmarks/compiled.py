@@ -33,9 +33,9 @@ from torch.profiler import ProfilerActivity, profile
 
 import xpu_amp_dynamo
 from benchmarks.models import MODELS, Inputs, Size, build, loss_and_output
-from xpu_amp_dynamo.command_line.timing import interleaved_medians, keep_freed_memory, synchronize
 from xpu_amp_dynamo.lowering.pipeline import COMPILED, JOINT
 from xpu_amp_dynamo.lowering.run_passes import record_passes
+from xpu_amp_dynamo.tuning.timing import interleaved_medians, keep_freed_memory, synchronize
 
 INSIDE_INDUCTOR = {run.__name__ for run in (*JOINT, *COMPILED)}
 CONVOLUTIONAL = ("resnet", "autoencoder", "unet")

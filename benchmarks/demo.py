@@ -21,7 +21,7 @@ from rich.table import Table
 
 import xpu_amp_dynamo
 from benchmarks.models import Inputs, Size, build, loss_and_output
-from xpu_amp_dynamo.command_line.timing import interleaved_medians, synchronize
+from xpu_amp_dynamo.tuning.timing import interleaved_medians, synchronize
 
 MODELS = {
     "llama": Size(width=256, layers=2, heads=4, batch=4, length=64),

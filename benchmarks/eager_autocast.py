@@ -21,7 +21,7 @@ from rich.table import Table
 
 import xpu_amp_dynamo
 from benchmarks.models import MODELS, Size, build, loss_and_output
-from xpu_amp_dynamo.command_line.timing import interleaved_medians, keep_freed_memory
+from xpu_amp_dynamo.tuning.timing import interleaved_medians, keep_freed_memory
 
 SIZE = Size(width=512, layers=2, heads=8, batch=4, length=64)
 DECODE = "llama decode, hidden 1536"

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from xpu_amp_dynamo.runtime.weight_store import cached_weight_bytes, refresh_weights, release_weights
     from xpu_amp_dynamo.simulator.simulated_xpu import simulated_xpu
     from xpu_amp_dynamo.simulator.xpu_kernels import xpu_kernels
+    from xpu_amp_dynamo.tuning.tune import tune
+    from xpu_amp_dynamo.tuning.tuning import Tuning
 
 __version__ = "0.1.0"
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "LoweringOptions",
     "LoweringReport",
     "Policy",
+    "Tuning",
     "autocast",
     "cached_weight_bytes",
     "default_device_type",
@@ -40,6 +43,7 @@ __all__ = [
     "refresh_weights",
     "release_weights",
     "simulated_xpu",
+    "tune",
     "uninstall",
     "xpu_amp",
     "xpu_kernels",
@@ -53,6 +57,7 @@ _LATE = {
     "LoweringOptions": "options",
     "LoweringReport": "lowering.report",
     "Policy": "policy.policy",
+    "Tuning": "tuning.tuning",
     "autocast": "runtime.autocast",
     "cached_weight_bytes": "runtime.weight_store",
     "default_device_type": "policy.devices",
@@ -66,6 +71,7 @@ _LATE = {
     "refresh_weights": "runtime.weight_store",
     "release_weights": "runtime.weight_store",
     "simulated_xpu": "simulator.simulated_xpu",
+    "tune": "tuning.tune",
     "uninstall": "runtime.installation",
     "xpu_amp": "backend",
     "xpu_kernels": "simulator.xpu_kernels",

@@ -71,3 +71,7 @@ def broken_promise(problem: str) -> LoweringError:
 
 class SimulatorError(XpuAmpError, RuntimeError):
     """The simulated XPU cannot start here, or was asked for what it cannot do."""
+
+
+class TuningError(XpuAmpError, RuntimeError):
+    """No choice of precisions keeps a model within the tolerance that was asked for."""

@@ -49,6 +49,15 @@ def unlisted():
 def banned():
     return torch.nn.BCELoss(), (torch.rand(4), torch.rand(4))
 
+def overflows():
+    model = torch.nn.Sequential(*(torch.nn.Linear(8, 8, bias=False) for _ in range(2)))
+    with torch.no_grad():
+        model[1].weight.mul_(1e5)
+    return model.eval(), (torch.full((2, 8), 100.0),)
+
+def largest(output, reference):
+    return (output - reference).abs().max() / reference.abs().max()
+
 def wrong():
     return 3
 

@@ -9,7 +9,7 @@ import torch
 
 from xpu_amp_dynamo.command_line.bench import times_table
 from xpu_amp_dynamo.command_line.compare_ways import Times
-from xpu_amp_dynamo.command_line.errors_of_values import largest_relative_error, relative_error
+from xpu_amp_dynamo.explanation.relative_error import largest_relative_error, relative_error
 from xpu_amp_dynamo.simulator.ways import WAYS
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from xpu_amp_dynamo.command_line.errors_of_values import largest_relative_error
 from xpu_amp_dynamo.command_line.model_source import Source
-from xpu_amp_dynamo.command_line.timing import interleaved_medians, keep_freed_memory, synchronize
+from xpu_amp_dynamo.explanation.relative_error import largest_relative_error
 from xpu_amp_dynamo.options import BackendOptions
 from xpu_amp_dynamo.runtime.installation import keeping_installed_policy, uninstall
 from xpu_amp_dynamo.simulator.ways import WAYS
+from xpu_amp_dynamo.tuning.timing import interleaved_medians, keep_freed_memory, synchronize
 
 OURS = WAYS[0]
 

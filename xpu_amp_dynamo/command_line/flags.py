@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from xpu_amp_dynamo.options import LoweringOptions
 
 PREFIX = "option_"
+TUNING = "tuning_file"
 Parameters = Callable[[], list[click.Option]]
 
 
@@ -55,14 +56,16 @@ def backend_flags() -> list[click.Option]:
     """Return the flags of all options of the backend."""
     from xpu_amp_dynamo.options import BackendOptions
 
-    return flags_of(BackendOptions)
+    return [_tuning_flag(), *flags_of(BackendOptions)]
 
 
 def export_flags() -> list[click.Option]:
     """Return the flags of all options of exported programs, and the settings of Inductor, which compiles them."""
     from xpu_amp_dynamo.options import BackendOptions, ExportOptions
 
-    return flags_of(ExportOptions) + [flag for flag in flags_of(BackendOptions) if flag.name == f"{PREFIX}inductor"]
+    return [_tuning_flag(), *flags_of(ExportOptions)] + [
+        flag for flag in flags_of(BackendOptions) if flag.name == f"{PREFIX}inductor"
+    ]
 
 
 def flags_of(kind: type[LoweringOptions]) -> list[click.Option]:
@@ -76,14 +79,32 @@ def flags_of(kind: type[LoweringOptions]) -> list[click.Option]:
 
 
 def given_options(words: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of the backend among the values that click hands to a command, those that were given."""
-    options: dict[str, Any] = {}
+    """Return the options of the backend among the values that click hands to a command, those that were given.
+
+    Raises:
+        InvalidOptionError: the file of a tuning is none.
+    """
+    options = _options_of(words.get(TUNING))
     for name, value in words.items():
         if name.startswith(PREFIX) and value not in (None, ()):
             option = name.removeprefix(PREFIX)
             pairs = isinstance(value, tuple) and all(isinstance(item, tuple) for item in value)
             options[option] = dict(value) if pairs else list(value) if isinstance(value, tuple) else value
     return options
+
+
+def _tuning_flag() -> click.Option:
+    text = "Take options from a file that `xpu-amp tune --out` wrote; other flags stand above it."
+    return click.Option(["--tuning", TUNING], type=click.Path(exists=True, dir_okay=False), help=text)
+
+
+def _options_of(tuning_file: str | None) -> dict[str, Any]:
+    """Return the options of a tuning, none without one."""
+    if tuning_file is None:
+        return {}
+    from xpu_amp_dynamo.tuning.tuning import Tuning
+
+    return dict(Tuning.load(tuning_file).options)
 
 
 def _flag(field: dataclasses.Field[Any], hint: Any, text: str) -> click.Option:

@@ -13,7 +13,7 @@ import click
 from xpu_amp_dynamo.errors import XpuAmpError
 
 # Each is the command `command` of the module of its name, with `_` for `-`.
-COMMANDS = ("bench", "doctor", "explain", "export", "install-compiler", "kernels", "policy")
+COMMANDS = ("bench", "doctor", "explain", "export", "install-compiler", "kernels", "policy", "tune")
 EXIT_CODES = "Exit codes: 0 all went well, 1 an error that was printed or a check that failed, 2 wrong usage."
 
 
@@ -91,7 +91,7 @@ def _print_version(ctx: click.Context, parameter: click.Parameter, wanted: bool)
 @click.group(cls=LazyGroup, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print it.")
 def xpu_amp() -> None:
-    """Automatic mixed precision for Intel GPUs: look, compare, test and export."""
+    """Automatic mixed precision for Intel GPUs: look, compare, test, tune and export."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -72,7 +72,7 @@ def load_model(name: str, *, train: bool) -> Source:
     Raises:
         XpuAmpError: there is no such function, or it returns something else than a model and its arguments.
     """
-    made = _factory(name)()
+    made = load_function(name)()
     if not (
         isinstance(made, tuple)
         and len(made) == 2
@@ -104,8 +104,11 @@ def backward(output: Any, name: str) -> None:
     torch.autograd.backward(roots, [torch.ones_like(root) for root in roots])
 
 
-def _factory(name: str) -> Callable[[], Any]:
+def load_function(name: str) -> Callable[..., Any]:
     """Return the function of a name.
+
+    Args:
+        name: ``MODULE:FUNCTION``, or the path of a Python file in place of the module.
 
     Raises:
         XpuAmpError: there is no such function.

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 import xpu_amp_dynamo
-from xpu_amp_dynamo.command_line.errors_of_values import largest_relative_error
 from xpu_amp_dynamo.command_line.model_source import Source
+from xpu_amp_dynamo.explanation.relative_error import largest_relative_error
 from xpu_amp_dynamo.inductor.aot import compile_package, load_package
 from xpu_amp_dynamo.inductor.settings import check_settings
 

@@ -8,10 +8,10 @@ import copy
 import torch
 
 import xpu_amp_dynamo
-from xpu_amp_dynamo.command_line.errors_of_values import relative_error
 from xpu_amp_dynamo.command_line.model_source import Source
 from xpu_amp_dynamo.command_line.self_test import models
 from xpu_amp_dynamo.command_line.self_test.result import Result, WrongResult, attempt, require_close
+from xpu_amp_dynamo.explanation.relative_error import relative_error
 
 GROUP = "transformer block"
 # Of bfloat16 through a dozen ops; gradients sum up over more.

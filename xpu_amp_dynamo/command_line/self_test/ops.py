@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 import torch
 
 import xpu_amp_dynamo
-from xpu_amp_dynamo.command_line.errors_of_values import relative_error
 from xpu_amp_dynamo.command_line.self_test.result import Result, WrongResult, attempt, require_close
 from xpu_amp_dynamo.command_line.self_test.samples import FLOAT32, FOLLOW, LOWER, PROMOTE, Sample
+from xpu_amp_dynamo.explanation.relative_error import relative_error
 
 Inputs = list[torch.Tensor]
 Outputs = list[torch.Tensor]
