@@ -94,7 +94,8 @@ class Tuning:
     def print(self, console: Console | None = None) -> None:
         """Print what the options are, and what they save."""
         console = console or Console()
-        table = Table(title=f"{self.model}: error at most {self.tolerance:.3g}")
+        console.print(f"{self.model}, error at most {self.tolerance:.3g}", highlight=False, markup=False)
+        table = Table()
         for heading in ("", "error", self.cost):
             table.add_column(heading, justify="right" if heading else "left")
         table.add_row("start", f"{self.start.error:.3g}", self._readable(self.start.cost))
