@@ -41,7 +41,7 @@ CENTRAL_TESTS := tests/test_backend.py tests/test_policy.py tests/test_autocast_
 	tests/conformance/test_eager.py tests/conformance/test_compiled_ops.py::test_in_a_region tests/programs \
 	tests/models/test_models.py::test_lowered_equals_eager_autocast_and_is_close_to_float32
 # What takes longest, and depends least on the version.
-NOT_CENTRAL := $(foreach name,accumulation deployment distributed dynamic_shapes float32_programs memory,--ignore tests/programs/test_$(name).py)
+NOT_CENTRAL := $(foreach name,accumulation deployment distributed dynamic_shapes float32_programs memory random_programs training,--ignore tests/programs/test_$(name).py)
 # One thread a process: threads of more processes than cores only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 

@@ -16,6 +16,7 @@ from tests.conftest import skip_unless_simulated
 from tests.support.free_meter import FreeMeter
 from xpu_amp_dynamo.errors import InvalidOptionError, TuningError
 from xpu_amp_dynamo.explanation.relative_error import largest_relative_error
+from xpu_amp_dynamo.tuning.tuning import Measured
 
 
 class Residual(nn.Module):
@@ -45,6 +46,13 @@ class Overflowing(nn.Module):
 
     def forward(self, x):
         return self.last(self.large(self.first(x)) / 3e5)
+
+
+class Counting(nn.Module):
+    """A model whose error nothing tells."""
+
+    def forward(self, x):
+        return (x > 0).sum()
 
 
 @pytest.fixture(autouse=True)
@@ -207,6 +215,15 @@ def test_a_tuning_is_kept_in_a_file(tmp_path, tune):
     assert error_of(model, inputs, loaded.options) == pytest.approx(tuning.tuned.error)
 
 
+def test_what_a_file_cannot_hold_is_refused(tmp_path):
+    options = {"inductor": {"post_grad_custom_post_pass": print}}
+    measured = Measured(0.0, 1.0)
+    tuning = xpu_amp_dynamo.Tuning("Linear", options, measured, measured, 0.01, "bytes", 1)
+    with pytest.raises(InvalidOptionError, match="'post_grad_custom_post_pass' is <built-in function print>"):
+        tuning.save(tmp_path / "tuning.toml")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     "text", ["", "options = 3", "[options]\nx = 1\n[found]", "not toml", '[options]\ndtype = "float12"\n[found]\n']
 )
@@ -250,6 +267,7 @@ def test_a_spent_budget_is_told(tune):
         ({"cost": "energy"}, InvalidOptionError, r"it must be one of \['bytes', 'time'\]"),
         ({"metric": 3}, TypeError, "metric is 3"),
         ({"metric": lambda output, reference: output}, TypeError, "it must return a number"),
+        ({"model": Counting()}, TypeError, "no tensor of floating-point numbers.*give metric"),
         ({"inputs": torch.ones(2, 8)}, TypeError, "inputs are .*'Tensor'.*give a tuple of arguments"),
         ({"inputs": []}, TypeError, "an empty list"),
         ({"model": torch.relu}, TypeError, "tune takes a model"),

@@ -46,6 +46,9 @@ class ErrorMeter:
         train: whether the backward runs too.
         metric: tells how far an output is from the one in float32; the largest relative error of their tensors if None,
             with the gradients of all parameters together as one more where the backward runs.
+
+    Raises:
+        TypeError: there is no metric, and the model returns no floating-point numbers.
     """
 
     model: torch.nn.Module
@@ -56,6 +59,11 @@ class ErrorMeter:
 
     def __post_init__(self) -> None:
         self.references = [self._run(self.model, call) for call in self.calls]
+        if self.metric is None and not any(map(_has_floats, self.references)):
+            raise TypeError(
+                "the model returns no tensor of floating-point numbers, whose error would count; give metric, a function "
+                "of an output and the one in float32"
+            )
 
     def errors(self, options: Options) -> list[float]:
         """Return the error of each call; infinite where a number turns into an infinity or NaN.
@@ -95,6 +103,11 @@ class _Results:
 
     output: Any
     gradients: Sequence[torch.Tensor]
+
+
+def _has_floats(results: _Results) -> bool:
+    tensors = (*leaves_of(results.output), *results.gradients)
+    return any(isinstance(tensor, torch.Tensor) and tensor.is_floating_point() for tensor in tensors)
 
 
 def _flat(gradients: Sequence[torch.Tensor]) -> torch.Tensor:

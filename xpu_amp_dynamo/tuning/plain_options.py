@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -20,8 +20,11 @@ def plain(options: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         options: checked options of the backend.
+
+    Raises:
+        InvalidOptionError: a setting of Inductor is nothing that a file can hold, such as a function.
     """
-    return {name: _plain(value) for name, value in options.items() if value is not None}
+    return {name: _plain(name, value) for name, value in options.items() if value is not None}
 
 
 def options_from(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -38,14 +41,18 @@ def options_from(found: Mapping[str, Any]) -> dict[str, Any]:
     return options
 
 
-def _plain(value: Any) -> Any:
+def _plain(name: str, value: Any) -> Any:
     if isinstance(value, torch.dtype):
         return dtype_name(value)
     if isinstance(value, Policy):
         return _plain_policy(value)
     if isinstance(value, Mapping):
         return plain(value)
-    return value if isinstance(value, (str, bool, int, float)) else list(value)
+    if isinstance(value, (str, bool, int, float)):
+        return value
+    if not isinstance(value, Collection):
+        raise InvalidOptionError(f"{name!r} is {value!r}, which a TOML file cannot hold; leave it out of the options")
+    return list(value)
 
 
 def _plain_policy(policy: Policy) -> str | dict[str, Any]:
