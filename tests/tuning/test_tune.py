@@ -92,6 +92,21 @@ def test_a_model_that_overflows_comes_out_finite(tune):
     assert tuning.tuned.error <= tuning.tolerance == 0.01
 
 
+@pytest.mark.filterwarnings("ignore:.*GradScaler:UserWarning")
+def test_tensors_in_a_dataclass_count(tune):
+    @dataclasses.dataclass
+    class Result:
+        logits: torch.Tensor
+
+    class Model(Overflowing):
+        def forward(self, x):
+            return Result(super().forward(x))
+
+    tuning = tune(Model(), (torch.randn(4, 32),), options={"dtype": torch.float16}, train=True)
+    assert tuning.start.error == math.inf
+    assert "large" in tuning.options["keep_float32"]
+
+
 def test_bytes_are_saved_where_the_tolerance_has_room():
     skip_unless_simulated()
     model, inputs = UNet(16).eval(), (torch.randn(1, 3, 32, 32),)
@@ -267,6 +282,7 @@ def test_a_spent_budget_is_told(tune):
         ({"cost": "energy"}, InvalidOptionError, r"it must be one of \['bytes', 'time'\]"),
         ({"metric": 3}, TypeError, "metric is 3"),
         ({"metric": lambda output, reference: output}, TypeError, "it must return a number"),
+        ({"model": Counting(), "train": True}, InvalidOptionError, "requires a gradient.*leave train out"),
         ({"model": Counting()}, TypeError, "no tensor of floating-point numbers.*give metric"),
         ({"inputs": torch.ones(2, 8)}, TypeError, "inputs are .*'Tensor'.*give a tuple of arguments"),
         ({"inputs": []}, TypeError, "an empty list"),

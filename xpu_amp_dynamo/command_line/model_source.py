@@ -16,8 +16,9 @@ from typing import Any
 import torch
 
 from xpu_amp_dynamo.command_line.output import note
-from xpu_amp_dynamo.compat.pytree import leaves_of, map_tensors
+from xpu_amp_dynamo.compat.pytree import map_tensors
 from xpu_amp_dynamo.errors import XpuAmpError
+from xpu_amp_dynamo.simulator.xpu_kernels import backward_roots, run_backward
 
 EXPECTED = "expected MODULE:FACTORY such as my_models:make_bert, or a path such as ./my_models.py:make_bert"
 
@@ -96,12 +97,9 @@ def backward(output: Any, name: str) -> None:
     Raises:
         XpuAmpError: there is none.
     """
-    loss = getattr(output, "loss", None)
-    leaves = [loss] if isinstance(loss, torch.Tensor) else leaves_of(output)
-    roots = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.requires_grad]
-    if not roots:
+    if not backward_roots(output):
         raise XpuAmpError(f"no output of {name} requires a gradient, so there is no backward; leave --train out")
-    torch.autograd.backward(roots, [torch.ones_like(root) for root in roots])
+    run_backward(output)
 
 
 def load_function(name: str) -> Callable[..., Any]:

@@ -5,6 +5,7 @@ Of ``torch.utils._pytree``, which graphs, export and Dynamo take values apart by
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -15,6 +16,17 @@ from torch.utils import _pytree
 def leaves_of(value: object) -> list[Any]:
     """List what a nested value holds, in order."""
     return _pytree.tree_leaves(value)
+
+
+def tensors_of_result(value: object) -> list[torch.Tensor]:
+    """List the tensors of what a model returns, in order; those in dataclasses too, which count as leaves elsewhere."""
+    found: list[torch.Tensor] = []
+    for leaf in leaves_of(value):
+        if isinstance(leaf, torch.Tensor):
+            found.append(leaf)
+        elif dataclasses.is_dataclass(leaf) and not isinstance(leaf, type):
+            found += tensors_of_result([getattr(leaf, each.name) for each in dataclasses.fields(leaf)])
+    return found
 
 
 def with_leaves(value: object, leaves: Iterable[Any]) -> Any:

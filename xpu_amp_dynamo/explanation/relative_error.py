@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from xpu_amp_dynamo.compat.pytree import leaves_of
+from xpu_amp_dynamo.compat.pytree import tensors_of_result
 
 
 def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
@@ -24,8 +24,11 @@ def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
 
 
 def largest_relative_error(found: object, wanted: object) -> float:
-    """Return the largest error of the tensors in nested values of floating-point numbers."""
-    pairs = zip(leaves_of(found), leaves_of(wanted), strict=True)
-    return max(
-        (relative_error(a, b) for a, b in pairs if isinstance(b, torch.Tensor) and b.is_floating_point()), default=0.0
-    )
+    """Return the largest error of the tensors of floating-point numbers in two values that are nested alike.
+
+    Args:
+        found: a result, such as what a model returns.
+        wanted: the reference.
+    """
+    pairs = zip(tensors_of_result(found), tensors_of_result(wanted), strict=True)
+    return max((relative_error(a, b) for a, b in pairs if b.is_floating_point()), default=0.0)

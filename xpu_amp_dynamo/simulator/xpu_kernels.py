@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch.utils import _pytree as pytree
 from torch.utils._triton import has_triton_package
 
+from xpu_amp_dynamo.compat.pytree import tensors_of_result
 from xpu_amp_dynamo.errors import InvalidOptionError
 from xpu_amp_dynamo.options import BackendOptions
 from xpu_amp_dynamo.runtime.autocast import autocast
@@ -134,11 +135,22 @@ def stock_autocast(dtype: torch.dtype) -> Iterator[None]:
 
 
 def run_backward(output: Any) -> None:
-    """Run the backward of a model's output: of its loss, else of every tensor that has a gradient."""
+    """Run the backward of a model's output.
+
+    Args:
+        output: what the model returned.
+
+    Raises:
+        InvalidOptionError: there is none.
+    """
+    roots = backward_roots(output)
+    if not roots:
+        raise InvalidOptionError("no output of the model requires a gradient, so there is no backward; leave train out")
+    torch.autograd.backward(roots, [torch.ones_like(root) for root in roots])
+
+
+def backward_roots(output: Any) -> list[torch.Tensor]:
+    """Return what the backward of an output starts from: its loss, else every tensor that has a gradient."""
     loss = getattr(output, "loss", None)
-    tensors = [loss] if loss is not None else list(_with_gradient(pytree.tree_leaves(output)))
-    torch.autograd.backward(tensors, [torch.ones_like(t) for t in tensors])
-
-
-def _with_gradient(values: Iterable[Any]) -> Iterator[torch.Tensor]:
-    return (value for value in values if isinstance(value, torch.Tensor) and value.requires_grad)
+    tensors = [loss] if isinstance(loss, torch.Tensor) else tensors_of_result(output)
+    return [tensor for tensor in tensors if tensor.requires_grad]

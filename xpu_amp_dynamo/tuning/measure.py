@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from xpu_amp_dynamo.compat.autocast import disabling_autocast
-from xpu_amp_dynamo.compat.pytree import leaves_of, map_tensors
+from xpu_amp_dynamo.compat.pytree import leaves_of, map_tensors, tensors_of_result
 from xpu_amp_dynamo.explanation.relative_error import largest_relative_error
 from xpu_amp_dynamo.explanation.unchanged import leaving_unchanged
 from xpu_amp_dynamo.simulator.xpu_kernels import run_backward
@@ -61,8 +61,8 @@ class ErrorMeter:
         self.references = [self._run(self.model, call) for call in self.calls]
         if self.metric is None and not any(map(_has_floats, self.references)):
             raise TypeError(
-                "the model returns no tensor of floating-point numbers, whose error would count; give metric, a function "
-                "of an output and the one in float32"
+                "the model returns no tensor of floating-point numbers, whose error would count; give metric, a "
+                "function of an output and the one in float32"
             )
 
     def errors(self, options: Options) -> list[float]:
@@ -106,8 +106,7 @@ class _Results:
 
 
 def _has_floats(results: _Results) -> bool:
-    tensors = (*leaves_of(results.output), *results.gradients)
-    return any(isinstance(tensor, torch.Tensor) and tensor.is_floating_point() for tensor in tensors)
+    return any(tensor.is_floating_point() for tensor in (*tensors_of_result(results.output), *results.gradients))
 
 
 def _flat(gradients: Sequence[torch.Tensor]) -> torch.Tensor:
