@@ -36,7 +36,7 @@ def explain(
     """Tell which op of a model runs in which dtype, why, which casts that takes, and what became of them.
 
     The model is compiled anew for ``backend="xpu_amp"`` and called once on its own device, in the region around this
-    call if there is one. Its buffers and gradients, and the state of the random numbers, are put back afterwards.
+    call if there is one. Its attributes, buffers and gradients, and the state of the random numbers, are put back afterwards.
     Dynamo forgets what it compiled before in this process.
 
     Args:

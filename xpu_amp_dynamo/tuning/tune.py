@@ -20,6 +20,7 @@ from xpu_amp_dynamo.compat.autocast import disabling_autocast
 from xpu_amp_dynamo.errors import TuningError
 from xpu_amp_dynamo.explanation.explain import explain
 from xpu_amp_dynamo.explanation.explanation import Explanation
+from xpu_amp_dynamo.explanation.unchanged import leaving_unchanged
 from xpu_amp_dynamo.tuning.arguments import checked_calls, checked_options
 from xpu_amp_dynamo.tuning.assignment import Assignment
 from xpu_amp_dynamo.tuning.candidates import Candidates
@@ -70,7 +71,7 @@ def tune(
     given = dict(options or {})
     names = [name for name, _ in model.named_modules(remove_duplicate=False)]
     costs = CountedBytes(model, calls[0], train) if cost == "bytes" else MeasuredTime(model, calls[0], train, given)
-    with _showing(progress, budget) as show:
+    with leaving_unchanged(model), _showing(progress, budget) as show:
         meter = ErrorMeter(model, calls, train, metric)
         trials = Trials(given, parsed.kept_modules, names, meter, costs, budget, show)
         return _tuned(type(model).__name__, trials, tolerance, cost)
