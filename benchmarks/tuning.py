@@ -84,7 +84,8 @@ def _all_but_the_last(model: torch.nn.Module) -> dict[str, Any]:
 
 def _op_by_op(case: Case, tolerance: float) -> dict[str, Any]:
     """Lower the ops that the policy lists so and the model calls, one after the other, while the tolerance holds."""
-    explanation = xpu_amp_dynamo.explain(case.model, options=dict(QUICK), **case.inputs)
+    inputs: dict[str, Any] = dict(case.inputs)
+    explanation = xpu_amp_dynamo.explain(case.model, options=dict(QUICK), **inputs)
     ops = sorted({call.op for call in explanation.calls if call.category == "lower_precision"})
     policy = Policy.named("xpu").with_ops(float32=ops)
     for op in ops:

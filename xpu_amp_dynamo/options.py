@@ -73,9 +73,11 @@ class LoweringOptions:
         """Return checked options.
 
         Raises:
-            InvalidOptionError: a name is unknown or a value is outside its legal set.
+            InvalidOptionError: this is no dict, a name is unknown or a value is outside its legal set.
         """
         names = [f.name for f in dataclasses.fields(cls)]
+        if options is not None and not isinstance(options, Mapping):
+            raise InvalidOptionError(f"options are {options!r}; they must be a dict; {cls._known(names)}")
         unknown = [name for name in options or {} if name not in names]
         if unknown:
             raise InvalidOptionError(f"unknown options {unknown}; {cls._known(names)}")

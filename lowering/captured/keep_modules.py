@@ -5,9 +5,9 @@ after:   kept = x.to(float32); y = norm(kept); z = linear(y, w)
 
 One conversion serves all that a call of the module reads of a value, so that gradients add up behind it as they do
 behind a hook's. What comes out of a module that is kept in the lower precision is converted too. Tensors that the
-module holds itself are no inputs, and memory that it writes to keeps its dtype. Conversions are pins: those that turn
-out to do nothing disappear. Inside of what is kept in float32, a conversion to the dtype of the region is one to
-float32: Python may have read that dtype off a value, which is float32 now.
+module holds itself are no inputs, and memory that it is given and writes to keeps its dtype. Conversions are pins:
+those that turn out to do nothing disappear. Inside of what is kept in float32, a conversion to the dtype of the region
+is one to float32: Python may have read that dtype off a value, which is float32 now.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from xpu_amp_dynamo.lowering.graph.casting import insert_conversion
 from xpu_amp_dynamo.lowering.graph.context import LoweringContext
 from xpu_amp_dynamo.lowering.graph.kept_calls import KeptCall, count_common
 from xpu_amp_dynamo.lowering.graph.node_kind import CALLS, op_name_of
-from xpu_amp_dynamo.lowering.graph.values import storage_of, value_of
+from xpu_amp_dynamo.lowering.graph.values import storage_of, tensors_in, value_of
 from xpu_amp_dynamo.lowering.graph.writes import written_storages
 from xpu_amp_dynamo.policy.cast_rule import is_eligible
 
@@ -48,6 +48,8 @@ class _Boundaries:
         self.changed = False
         self._calls = {node: context.modules.calls_around(node) for node in nodes}
         self._converted: dict[tuple[fx.Node, KeptCall], fx.Node] = {}
+        given = [value_of(node) for node in nodes if node.op in ("placeholder", "get_attr")]
+        self._given = {storage_of(tensor) for tensor in tensors_in(given)} - {None}
         self._written: dict[KeptCall, set[int]] = defaultdict(set)
         for node, calls in self._calls.items():
             for call in calls:
@@ -76,7 +78,7 @@ class _Boundaries:
     def _leave(self, calls: tuple[KeptCall, ...], value: fx.Node, source: fx.Node) -> fx.Node:
         """Return a value that leaves the last of some calls as it is outside of that."""
         *around, call = calls
-        if call.kept.float32 or not self._is_in_force(call):
+        if call.kept.float32 or not self._is_in_force(call) or self._is_given_and_written(source, call):
             return value
         value = self._converted_once(value, call, value.next, like=source)
         # What a module kept in float32 gets of one inside it is an input, too.
@@ -104,6 +106,14 @@ class _Boundaries:
         """Tell whether a value from outside of a call is an input that may be converted."""
         written = storage_of(value_of(source)) in self._written[call]
         return not written and not self.context.modules.is_own(source, call.kept)
+
+    def _is_given_and_written(self, source: fx.Node, call: KeptCall) -> bool:
+        """Tell whether a value is memory from outside of the graph that a call writes to.
+
+        What ``self.count += 1`` gives is assigned to the buffer again: a converted copy would take its place.
+        """
+        storage = storage_of(value_of(source))
+        return storage in self._given and storage in self._written[call]
 
     def _report(self, call: KeptCall) -> None:
         for pattern in self.context.modules.patterns.matching(call.kept):

@@ -58,6 +58,9 @@ def overflows():
 def largest(output, reference):
     return (output - reference).abs().max() / reference.abs().max()
 
+def stops():
+    raise AssertionError("the model is made too early")
+
 def wrong():
     return 3
 

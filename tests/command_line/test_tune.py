@@ -55,6 +55,8 @@ def test_other_commands_take_it(tuned, run):
         (["tune", "my_models:layer", "--tolerance", "-1"], 1, "tolerance is -1.0"),
         (["tune", "my_models:layer", "--metric", "my_models:larger"], 1, "did you mean 'largest'?"),
         (["tune", "my_models:layer", "--inner-backend", "eager"], 1, "give cost='time'"),
+        (["tune", "my_models:stops", "--out", "my_models.py/found.toml"], 2, "cannot write 'my_models.py/found.toml'"),
+        (["explain", "my_models:stops", "--html", "my_models.py/found.html"], 2, "cannot write"),
         (["explain", "my_models:layer", "--tuning", "nothing.toml"], 2, "'nothing.toml' does not exist"),
         (["explain", "my_models:layer", "--tuning", "my_models.py"], 1, "my_models.py is no tuning"),
     ],

@@ -11,6 +11,8 @@ from tests.support.free_meter import FreeMeter
 
 
 class Model(nn.Module):
+    seen: torch.Tensor
+
     def __init__(self):
         super().__init__()
         self.linear = nn.Linear(4, 4)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import operator
 from typing import Any
 
 import pytest
@@ -240,6 +242,38 @@ class Cached(torch.nn.Module):
     def forward(self, memory: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         memory[0].copy_(x)
         return memory * 2
+
+
+@pytest.mark.parametrize("region", [False, True])
+@pytest.mark.parametrize("name", ["", "inner"])
+@pytest.mark.parametrize("write", [operator.iadd, operator.imul, torch.Tensor.add_], ids=lambda write: write.__name__)
+def test_a_buffer_that_a_kept_module_updates_stays_the_module_s(write, name, region):
+    class Counting(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("count", torch.full((), 100.0))
+
+        def forward(self, x):
+            self.count = write(self.count, 1.001)
+            return x * 2
+
+    class Around(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = Counting()
+
+        def forward(self, x):
+            return self.inner(x) + 1
+
+    model, expected = Around(), Around()
+    buffer = model.inner.count
+    compiled = torch.compile(model, backend="xpu_amp", options={"inner_backend": "eager", "keep_lower": [name]})
+    for _ in range(3):
+        with xpu_amp_dynamo.autocast("cpu") if region else contextlib.nullcontext():
+            compiled(torch.ones(2))
+        expected(torch.ones(2))
+    assert model.inner.count is buffer
+    assert torch.equal(buffer, expected.inner.count)
 
 
 def test_memory_that_a_kept_module_writes_to_keeps_its_dtype():

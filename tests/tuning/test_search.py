@@ -64,6 +64,11 @@ def test_what_saves_is_lowered_as_far_as_the_tolerance_goes():
     assert search_of(table, 10).best == Assignment(lower=frozenset({"a0", "a1", "b1"}))
 
 
+def test_what_saves_nothing_is_left_alone():
+    assert search_of(Table({"a0": 1, "b0": 1}, {"a0": 0, "b0": 0}), 10).best == START
+    assert search_of(Table({"a0": 1, "b0": 1}, {"a0": 0, "b0": 1}), 10).best.lower == {"b0"}
+
+
 def test_nothing_holds_a_tolerance_that_float32_exceeds():
     class Constant(Table):
         def error(self, assignment):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 
 from tests.support.free_meter import FreeMeter
@@ -17,7 +19,7 @@ class Meter:
     """Errors by what compiles: compiled code rounds less."""
 
     def __init__(self):
-        self.asked = []
+        self.asked: list[dict] = []
 
     def errors(self, options):
         self.asked.append(options)
@@ -26,14 +28,14 @@ class Meter:
 
 def trials_of(budget=None, **given):
     kept = ModulePatterns.parse(given.get("keep_float32", ()), ())
-    return Trials(given, kept, NAMES, Meter(), FreeMeter(), budget, lambda count, error: None)
+    return Trials(given, kept, NAMES, cast(Any, Meter()), FreeMeter(), budget, lambda count, error: None)
 
 
 def test_each_is_measured_once_and_the_worst_call_counts():
     trials = trials_of()
     kept = Assignment().keeping(["a"])
     assert [trials.error(kept), trials.error(kept), trials.error(START)] == [0.5, 0.5, 0.5]
-    assert len(trials.meter.asked) == 2
+    assert len(cast(Any, trials.meter).asked) == 2
     assert trials.count == 1
 
 

@@ -74,7 +74,8 @@ def tune(monkeypatch):
     monkeypatch.setattr("xpu_amp_dynamo.tuning.tune.MeasuredTime", FreeMeter)
 
     def tune(model, inputs, **arguments):
-        options = {"inner_backend": "eager", **arguments.pop("options", {})}
+        options = arguments.pop("options", {})
+        options = {"inner_backend": "eager", **options} if isinstance(options, dict) else options
         return xpu_amp_dynamo.tune(model, inputs, options=options, **{"cost": "time", **arguments})
 
     return tune
@@ -264,6 +265,29 @@ def test_times_are_a_cost():
     assert "ms" in str(tuning)
 
 
+def test_inputs_may_hold_tensors_anywhere():
+    skip_unless_simulated()
+
+    class Cache:
+        def __init__(self):
+            self.keys = torch.randn(2, 8)
+
+    class Caching(nn.Linear):
+        def forward(self, x, cache):
+            cache.keys = torch.cat([cache.keys, x])
+            return super().forward(cache.keys)
+
+    model, cache = Caching(8, 8).eval(), Cache()
+    report = xpu_amp_dynamo.xpu_kernels(model, torch.randn(2, 8), cache)
+    assert report.bytes_moved > 0
+    assert cache.keys.shape == (2, 8)
+
+
+def test_no_gradients_are_promised_in_inference_mode(tune):
+    with torch.inference_mode(), pytest.raises(InvalidOptionError, match="train is True in inference mode"):
+        tune(nn.Linear(8, 8), (torch.ones(2, 8),), train=True)
+
+
 def test_a_spent_budget_is_told(tune):
     tuning = tune(Residual().eval(), (torch.randint(16, (2, 8)),), tolerance=2e-3, budget=2)
     assert not tuning.finished
@@ -283,7 +307,10 @@ def test_a_spent_budget_is_told(tune):
         ({"metric": 3}, TypeError, "metric is 3"),
         ({"metric": lambda output, reference: output}, TypeError, "it must return a number"),
         ({"model": Counting(), "train": True}, InvalidOptionError, "requires a gradient.*leave train out"),
-        ({"model": Counting()}, TypeError, "no tensor of floating-point numbers.*give metric"),
+        ({"model": Counting()}, TypeError, "no finite floating-point numbers.*give metric"),
+        ({"metric": lambda output, reference: -1}, ValueError, "metric returned -1.0; it must be at least 0"),
+        ({"train": "yes"}, InvalidOptionError, "train is 'yes'; it must be True or False"),
+        ({"options": 3}, InvalidOptionError, "options are 3; they must be a dict"),
         ({"inputs": torch.ones(2, 8)}, TypeError, "inputs are .*'Tensor'.*give a tuple of arguments"),
         ({"inputs": []}, TypeError, "an empty list"),
         ({"model": torch.relu}, TypeError, "tune takes a model"),

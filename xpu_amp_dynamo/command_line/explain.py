@@ -10,7 +10,7 @@ import click
 
 from xpu_amp_dynamo.command_line.arguments import ABOUT_FACTORIES, device_option, model_argument
 from xpu_amp_dynamo.command_line.flags import CompilingCommand, backend_flags, given_options
-from xpu_amp_dynamo.command_line.output import console_for, json_option, write_json
+from xpu_amp_dynamo.command_line.output import OutputFile, console_for, json_option, write_json
 
 HELP = f"""Tell which op of a model runs in which dtype, why, which casts that takes and what became of them.
 
@@ -25,7 +25,7 @@ HELP = f"""Tell which op of a model runs in which dtype, why, which casts that t
 @click.option("--train", is_flag=True, help="Run the backward too.")
 @click.option("--compare", type=click.Choice(["float32"]), help="Tell what error each call adds, and what overflows.")
 @click.option("--calls", "each", is_flag=True, help="List every call with its reason.")
-@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write a page to look at in a browser.")
+@click.option("--html", type=OutputFile(), help="Write a page to look at in a browser.")
 @json_option()
 def command(
     factory: str,

@@ -9,7 +9,7 @@ import click
 
 from xpu_amp_dynamo.command_line.arguments import ABOUT_FACTORIES, device_option, model_argument
 from xpu_amp_dynamo.command_line.flags import CompilingCommand, export_flags, given_options
-from xpu_amp_dynamo.command_line.output import console_for, json_option, write_json
+from xpu_amp_dynamo.command_line.output import OutputFile, console_for, json_option, write_json
 
 HELP = f"""Export a model with autocast lowered into it, and compile it by AOTInductor into a package.
 
@@ -19,7 +19,7 @@ HELP = f"""Export a model with autocast lowered into it, and compile it by AOTIn
 
 @click.command("export", cls=CompilingCommand, flags=export_flags, help=HELP)
 @model_argument()
-@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The package, a .pt2 file.")
+@click.option("--out", required=True, type=OutputFile(), help="The package, a .pt2 file.")
 @device_option()
 @json_option()
 def command(factory: str, out: Path, device: str | None, json_file: str | None, **flags: Any) -> None:

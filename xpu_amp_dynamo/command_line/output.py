@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -26,6 +27,26 @@ def json_option(*names: str) -> Callable[[Function], Function]:
         type=click.Path(dir_okay=False, writable=True, allow_dash=True),
         help="Write all of it as JSON; - writes to the standard output, and nothing else does.",
     )
+
+
+class OutputFile(click.Path):
+    """A file that a command writes at its end, in a folder that is made before anything else is done."""
+
+    name = "FILE"
+
+    def __init__(self) -> None:
+        super().__init__(dir_okay=False, writable=True, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path."""
+        path: Any = super().convert(value, param, ctx)
+        try:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            self.fail(f"cannot write {str(path)!r}: {error}", param, ctx)
+        if not os.access(Path(path).parent, os.W_OK):
+            self.fail(f"cannot write {str(path)!r}: its folder cannot be written to", param, ctx)
+        return path
 
 
 def console_for(json_file: str | None) -> Console:

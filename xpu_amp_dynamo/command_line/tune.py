@@ -10,7 +10,7 @@ import click
 
 from xpu_amp_dynamo.command_line.arguments import ABOUT_FACTORIES, device_option, model_argument
 from xpu_amp_dynamo.command_line.flags import CompilingCommand, backend_flags, given_options
-from xpu_amp_dynamo.command_line.output import console_for, json_option, write_json
+from xpu_amp_dynamo.command_line.output import OutputFile, console_for, json_option, write_json
 
 HELP = f"""Find which modules of a model to keep in float32 and which lower, for least cost within a tolerance.
 
@@ -29,7 +29,7 @@ commands take by --tuning, and Python by xpu_amp_dynamo.Tuning.load(FILE).option
 @click.option("--train", is_flag=True, help="Run the backward too; the gradients count.")
 @click.option("--cost", type=click.Choice(["bytes", "time"]), default="bytes", show_default=True, help="What to save.")
 @click.option("--metric", metavar="MODULE:FUNCTION", help="Tells how far an output is from the one in float32.")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write what was found into this file.")
+@click.option("--out", type=OutputFile(), help="Write what was found into this file.")
 @json_option()
 def command(
     factory: str,

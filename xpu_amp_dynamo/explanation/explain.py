@@ -36,7 +36,7 @@ def explain(
     """Tell which op of a model runs in which dtype, why, which casts that takes, and what became of them.
 
     The model is compiled anew for ``backend="xpu_amp"`` and called once on its own device, in the region around this
-    call if there is one. Its attributes, buffers and gradients, and the state of the random numbers, are put back afterwards.
+    call if there is one. Its attributes, buffers and gradients, and the random numbers' state, are put back afterwards.
     Dynamo forgets what it compiled before in this process.
 
     Args:
@@ -80,7 +80,11 @@ def _checked(model: object, options: Mapping[str, Any] | None, compare: str | No
         raise TypeError(f"explain takes a model or a function, and got {type(model).__name__}")
     if compare not in (None, "float32"):
         raise InvalidOptionError(f"compare is {compare!r}; it may be 'float32', or None to run nothing beside")
-    return BackendOptions.parse(options)
+    parsed = BackendOptions.parse(options)
+    original = getattr(model, "_orig_mod", model)
+    if isinstance(original, torch.nn.Module):
+        parsed.kept_modules.check([name for name, _ in original.named_modules(remove_duplicate=False)])
+    return parsed
 
 
 @dataclass(frozen=True)

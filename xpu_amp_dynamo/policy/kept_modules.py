@@ -120,7 +120,9 @@ def _patterns(option: str, given: object) -> tuple[str, ...]:
 
 def _matches_nothing(option: str, pattern: str, names: Collection[str]) -> str:
     near = difflib.get_close_matches(pattern, filter(None, names), n=3)
-    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+    others = [name for name in names if name]
+    some = ", ".join([*map(repr, others[:5]), *(["..."] if len(others) > 5 else [])]) or "no modules inside"
+    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else f"there are {some}. "
     return (
         f"option {option!r} has {pattern!r}, which matches no module; {hint}Patterns are globs on the names that "
         "named_modules() of the compiled or given model gives"

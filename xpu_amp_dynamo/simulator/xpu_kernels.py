@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from torch.utils import _pytree as pytree
+from torch.overrides import TorchFunctionMode
 from torch.utils._triton import has_triton_package
 
 from xpu_amp_dynamo.compat.pytree import tensors_of_result
@@ -65,7 +65,8 @@ def xpu_kernels(
     parsed = _checked(model, options, beside)
     with simulated_xpu(part, mode="inspect"):
         xpu_model = copy_to_xpu(model)
-        inputs = pytree.tree_map_only(torch.Tensor, lambda t: t.to("xpu"), (args, dict(kwargs or {})))
+        with _CopiesOnXpu():
+            inputs = copy.deepcopy((args, dict(kwargs or {})))
         around = _region("xpu_amp" if region else "float32", parsed)
         report = _report("xpu_amp", part, xpu_model, inputs, train, around, backend="xpu_amp", options=options)
         report.beside = {way: _report(way, part, xpu_model, inputs, train, _region(way, parsed)) for way in beside}
@@ -94,7 +95,22 @@ def _region(way: str, options: BackendOptions) -> AbstractContextManager[Any]:
 def copy_to_xpu(model: torch.nn.Module) -> torch.nn.Module:
     """Copy a model to the simulated XPU without its weights: these are memory that is never touched."""
     weights = {id(p): _without_values(p) for p in model.parameters() if type(p) is torch.nn.Parameter}
-    return copy.deepcopy(model, weights).to("xpu")
+    with _CopiesOnXpu():
+        return copy.deepcopy(model, weights).to("xpu")
+
+
+class _CopiesOnXpu(TorchFunctionMode):
+    """Has ``copy.deepcopy`` put tensors on the XPU wherever they are kept: in caches, in attributes of modules."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is not torch.Tensor.__deepcopy__ or type(args[0]) is not torch.Tensor:
+            return func(*args, **(kwargs or {}))
+        tensor, memo = args
+        if id(tensor) not in memo:
+            memo[id(tensor)] = tensor.detach().to("xpu", copy=True).requires_grad_(tensor.requires_grad)
+        return memo[id(tensor)]
 
 
 def _without_values(weight: torch.nn.Parameter) -> torch.nn.Parameter:

@@ -39,7 +39,7 @@ def checked_calls(model: object, inputs: Any) -> list[Call]:
 
 
 def checked_options(
-    options: Mapping[str, Any] | None, metric: object, tolerance: object, budget: object, cost: object
+    options: Mapping[str, Any] | None, metric: object, tolerance: object, budget: object, cost: object, train: object
 ) -> BackendOptions:
     """Return the options once everything that was given is known to be legal.
 
@@ -54,6 +54,10 @@ def checked_options(
         raise InvalidOptionError(f"tolerance is {tolerance!r}; it must be a number of at least 0")
     if budget is not None and not (isinstance(budget, int) and not isinstance(budget, bool) and budget > 0):
         raise InvalidOptionError(f"budget is {budget!r}; it must be a number of trials, at least 1, or None")
+    if not isinstance(train, bool):
+        raise InvalidOptionError(f"train is {train!r}; it must be True or False")
+    if train and torch.is_inference_mode_enabled():
+        raise InvalidOptionError("train is True in inference mode, which has no gradients; call tune outside of it")
     if cost not in COSTS:
         raise InvalidOptionError(f"cost is {cost!r}; it must be one of {list(COSTS)}")
     parsed = BackendOptions.parse(options)

@@ -61,8 +61,8 @@ class ErrorMeter:
         self.references = [self._run(self.model, call) for call in self.calls]
         if self.metric is None and not any(map(_has_floats, self.references)):
             raise TypeError(
-                "the model returns no tensor of floating-point numbers, whose error would count; give metric, a "
-                "function of an output and the one in float32"
+                "the model returns no finite floating-point numbers in float32, whose error would count; give metric, "
+                "a function of an output and the one in float32"
             )
 
     def errors(self, options: Options) -> list[float]:
@@ -73,6 +73,7 @@ class ErrorMeter:
 
         Raises:
             TypeError: the metric gives no number.
+            ValueError: it gives one below 0.
         """
         torch.compiler.reset()
         compiled = torch.compile(self.model, backend="xpu_amp", options=dict(options))
@@ -106,7 +107,8 @@ class _Results:
 
 
 def _has_floats(results: _Results) -> bool:
-    return any(tensor.is_floating_point() for tensor in (*tensors_of_result(results.output), *results.gradients))
+    tensors = (*tensors_of_result(results.output), *results.gradients)
+    return any(tensor.is_floating_point() and bool(tensor.isfinite().any()) for tensor in tensors)
 
 
 def _flat(gradients: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -119,9 +121,12 @@ def _number(error: Any) -> float:
     try:
         number = float(error)
     except (TypeError, ValueError, RuntimeError) as cause:
+        given = f"a tensor of shape {tuple(error.shape)}" if isinstance(error, torch.Tensor) else repr(error)
         raise TypeError(
-            f"metric returned {error!r}; it must return a number: how far an output is from the one in float32"
+            f"metric returned {given}; it must return a number: how far an output is from the one in float32"
         ) from cause
+    if number < 0:
+        raise ValueError(f"metric returned {number}; it must be at least 0: how far an output is from float32")
     return math.inf if math.isnan(number) else number
 
 

@@ -73,10 +73,14 @@ class Search:
         return holds
 
     def _accept_if_it_saves(self, assignment: Assignment) -> bool:
-        better = self._holds(assignment) and self.judge.saves(assignment, self.best)
+        """Take an assignment if it is within the tolerance and costs less than the best, and tell whether it does."""
+        better = self._holds(assignment) and self._is_cheaper(assignment, self.best)
         if better:
             self.found.append(assignment)
         return better
+
+    def _is_cheaper(self, assignment: Assignment, than: Assignment) -> bool:
+        return self.judge.saves(assignment, than) and not self.judge.saves(than, assignment)
 
     def _repair(self, candidates: Candidates) -> bool:
         """Keep in float32 what is to blame for the error, and as little else as will do; tell whether anything does."""
@@ -88,7 +92,7 @@ class Search:
         self._free_from_float32(sorted(containers))
         self._free_from_float32(sorted(kept.difference(containers), key=candidates.bytes.__getitem__, reverse=True))
         everything = self.found[0]
-        if self.judge.saves(everything, self.best):
+        if self._is_cheaper(everything, self.best):
             self.found.append(everything)
         return True
 
@@ -136,5 +140,6 @@ class Search:
         """Leave those modules alone after all whose lowering does not save anything beside the others."""
         for family in reversed(families):
             lowered = self.best.lower.intersection(family)
-            if lowered:
-                self._accept_if_it_saves(self.best.without(lowered))
+            fewer = self.best.without(lowered)
+            if lowered and self._holds(fewer) and self.judge.saves(fewer, self.best):
+                self.found.append(fewer)

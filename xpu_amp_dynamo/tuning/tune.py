@@ -8,6 +8,7 @@ options have it compiled for the device of the model, and costs no more than the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -66,10 +67,12 @@ def tune(
         TuningError: the model is not within the tolerance even if all of it is kept in float32.
         SimulatorError: bytes cannot be counted here, see :func:`xpu_kernels`.
         TypeError: this is no model, no inputs, or the metric gives no number.
+        ValueError: the metric gives a number below 0.
     """
-    calls, parsed = checked_calls(model, inputs), checked_options(options, metric, tolerance, budget, cost)
+    calls, parsed = checked_calls(model, inputs), checked_options(options, metric, tolerance, budget, cost, train)
     given = dict(options or {})
     names = [name for name, _ in model.named_modules(remove_duplicate=False)]
+    parsed.kept_modules.check(names)
     costs = CountedBytes(model, calls[0], train) if cost == "bytes" else MeasuredTime(model, calls[0], train, given)
     with leaving_unchanged(model), _showing(progress, budget) as show:
         meter = ErrorMeter(model, calls, train, metric)
@@ -109,9 +112,9 @@ def _verified(search: Search, trials: Trials, everything: Assignment) -> tuple[A
         if error <= search.tolerance:
             return assignment, error
     kept = "all modules that the options do not keep lower" if trials.kept.lower else "all modules"
+    reach = f"give a tolerance of at least {error:.3g}" if math.isfinite(error) else "see by explain what overflows"
     raise TuningError(
-        f"the error is {error:.3g} with {kept} in float32, above the tolerance of {search.tolerance:.3g}; give a "
-        f"tolerance of at least {error:.3g}"
+        f"the error is {error:.3g} with {kept} in float32, above the tolerance of {search.tolerance:.3g}; {reach}"
     )
 
 
