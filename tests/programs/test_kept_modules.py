@@ -249,6 +249,8 @@ class Cached(torch.nn.Module):
 @pytest.mark.parametrize("write", [operator.iadd, operator.imul, torch.Tensor.add_], ids=lambda write: write.__name__)
 def test_a_buffer_that_a_kept_module_updates_stays_the_module_s(write, name, region):
     class Counting(torch.nn.Module):
+        count: torch.Tensor
+
         def __init__(self):
             super().__init__()
             self.register_buffer("count", torch.full((), 100.0))
@@ -267,7 +269,8 @@ def test_a_buffer_that_a_kept_module_updates_stays_the_module_s(write, name, reg
 
     model, expected = Around(), Around()
     buffer = model.inner.count
-    compiled = torch.compile(model, backend="xpu_amp", options={"inner_backend": "eager", "keep_lower": [name]})
+    options: dict[str, Any] = {"inner_backend": "eager", "keep_lower": [name]}
+    compiled = torch.compile(model, backend="xpu_amp", options=options)
     for _ in range(3):
         with xpu_amp_dynamo.autocast("cpu") if region else contextlib.nullcontext():
             compiled(torch.ones(2))

@@ -33,7 +33,7 @@ class Table:
         return sum(10 * (m in assignment.float32) - self.saved[m] * (m in assignment.lower) for m in self.errors)
 
     def saves(self, assignment, than):
-        return self.cost(assignment) <= self.cost(than)
+        return self.cost(assignment) < self.cost(than)
 
 
 def candidates_of(table):

@@ -18,7 +18,8 @@ from xpu_amp_dynamo.tuning.measure import Call, Options
 from xpu_amp_dynamo.tuning.timing import interleaved_medians
 
 COSTS = ("bytes", "time")
-# Times of the same code differ by as much.
+# What has to be saved: fewer bytes are not worth a pattern, and times of the same code differ by as much.
+BYTES_WORTH_IT = 0.001
 TIMING_NOISE = 0.02
 
 
@@ -29,7 +30,7 @@ class CostMeter(Protocol):
         """Return bytes or seconds."""
 
     def saves(self, cost: float, than: float) -> bool:
-        """Tell whether a cost is not above another one."""
+        """Tell whether a cost is below another one by what is worth it."""
 
 
 class CountedBytes:
@@ -66,8 +67,8 @@ class CountedBytes:
         return report
 
     def saves(self, cost: float, than: float) -> bool:
-        """Tell whether as few bytes are moved: with the same bytes, the simpler assignment is the one asked about."""
-        return cost <= than
+        """Tell whether fewer bytes are moved, by a thousandth at least."""
+        return cost < than * (1 - BYTES_WORTH_IT)
 
 
 class MeasuredTime:

@@ -21,8 +21,11 @@ class Judge(Protocol):
     def error(self, assignment: Assignment) -> float:
         """Return how far the model is from float32."""
 
+    def cost(self, assignment: Assignment) -> float:
+        """Return what a call of the model costs."""
+
     def saves(self, assignment: Assignment, than: Assignment) -> bool:
-        """Tell whether the model costs no more than with another assignment."""
+        """Tell whether the model costs less than with another assignment, by what is worth it."""
 
 
 @dataclass
@@ -74,13 +77,10 @@ class Search:
 
     def _accept_if_it_saves(self, assignment: Assignment) -> bool:
         """Take an assignment if it is within the tolerance and costs less than the best, and tell whether it does."""
-        better = self._holds(assignment) and self._is_cheaper(assignment, self.best)
+        better = self._holds(assignment) and self.judge.saves(assignment, self.best)
         if better:
             self.found.append(assignment)
         return better
-
-    def _is_cheaper(self, assignment: Assignment, than: Assignment) -> bool:
-        return self.judge.saves(assignment, than) and not self.judge.saves(than, assignment)
 
     def _repair(self, candidates: Candidates) -> bool:
         """Keep in float32 what is to blame for the error, and as little else as will do; tell whether anything does."""
@@ -92,7 +92,7 @@ class Search:
         self._free_from_float32(sorted(containers))
         self._free_from_float32(sorted(kept.difference(containers), key=candidates.bytes.__getitem__, reverse=True))
         everything = self.found[0]
-        if self._is_cheaper(everything, self.best):
+        if self.judge.saves(everything, self.best):
             self.found.append(everything)
         return True
 
@@ -141,5 +141,5 @@ class Search:
         for family in reversed(families):
             lowered = self.best.lower.intersection(family)
             fewer = self.best.without(lowered)
-            if lowered and self._holds(fewer) and self.judge.saves(fewer, self.best):
+            if lowered and self._holds(fewer) and self.judge.cost(fewer) <= self.judge.cost(self.best):
                 self.found.append(fewer)

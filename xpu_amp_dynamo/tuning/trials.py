@@ -87,5 +87,5 @@ class Trials:
         return self.measured_costs[assignment]
 
     def saves(self, assignment: Assignment, than: Assignment) -> bool:
-        """Tell whether an assignment costs no more than another."""
+        """Tell whether an assignment costs less than another, by what is worth it."""
         return self.costs.saves(self.cost(assignment), self.cost(than))
