@@ -67,6 +67,13 @@ def test_a_model_stays_as_it_is(kind, look):
     assert model(x).shape == (2, 4)
 
 
+def test_modules_whose_state_lies_elsewhere_are_left_alone():
+    scripted = torch.jit.script(nn.BatchNorm1d(4))
+    model = nn.Sequential(nn.Linear(4, 4), scripted)
+    xpu_amp_dynamo.explain(model, torch.randn(2, 4), options={"inner_backend": "eager"})
+    assert scripted.num_batches_tracked == 0
+
+
 def test_a_model_without_shapes_gets_them():
     model = nn.Sequential(nn.LazyLinear(4))
     xpu_amp_dynamo.explain(model, torch.randn(2, 3), options={"inner_backend": "eager"})

@@ -9,6 +9,8 @@ from torch.nn.parameter import is_lazy
 class ModuleAttributes:
     """The attributes of one module, without those of modules inside it, as they are when this is made.
 
+    Those of PyTorch's own classes are left alone: they belong to state that lies elsewhere, in C++ or in a reducer.
+
     Args:
         module: the module.
     """
@@ -18,11 +20,12 @@ class ModuleAttributes:
         self.attributes = dict(vars(module))
         self.buffers = dict(module._buffers)
         # A first call makes parameters of what has no shape yet, and takes the module's hooks for that away.
-        self.is_lazy = any(map(is_lazy, module.parameters(recurse=False)))
+        is_new = any(map(is_lazy, module.parameters(recurse=False)))
+        self.is_left_alone = is_new or type(module).__module__.partition(".")[0] == "torch"
 
     def put_back(self) -> None:
         """Give the module these attributes and no others; one whose parameters had no shape keeps what it has."""
-        if self.is_lazy:
+        if self.is_left_alone:
             return
         vars(self.module).clear()
         vars(self.module).update(self.attributes)
