@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 
@@ -110,3 +111,19 @@ def test_main_returns_the_status(capsys):
     assert "error: unknown policy 'nope'" in capsys.readouterr().err
     assert main(["policy", "show", "xpu", "--op", "softmax"]) == 0
     assert main(["nothing"]) == 2
+
+
+@pytest.mark.parametrize("name", ["./importing.py:layer", "importing:layer"])
+def test_what_a_user_s_file_fails_to_import_is_named_with_its_traceback(run, name):
+    with open("importing.py", "w") as file:
+        file.write("import nothing_of_this_name\n")
+    importlib.invalidate_caches()
+    with pytest.raises(ModuleNotFoundError, match="nothing_of_this_name"):
+        run("doctor", name)
+
+
+@pytest.mark.parametrize("name", ["no_such:layer", "no.such:layer", "./no_such.py:layer"])
+def test_a_module_that_is_not_there_is_named(run, name):
+    result = run("doctor", name)
+    assert result.exit_code == 1
+    assert f"cannot find {name!r}, expected MODULE:FACTORY" in result.stderr

@@ -127,7 +127,8 @@ def _module(name: str, module_name: str) -> ModuleType:
     """Import a module by its name, or by its path.
 
     Raises:
-        XpuAmpError: there is none, or something that it imports is not there.
+        XpuAmpError: there is none.
+        ImportError: there is one, and something that it imports is not there.
     """
     path = Path(module_name)
     is_path = path.suffix == ".py" or len(path.parts) > 1
@@ -136,6 +137,9 @@ def _module(name: str, module_name: str) -> ModuleType:
     try:
         return _from_file(path) if is_path else importlib.import_module(module_name)
     except (ImportError, ValueError, OSError) as error:
+        missing = getattr(error, "name", None)
+        if missing and not f"{module_name}.".startswith(f"{missing}."):
+            raise
         near = difflib.get_close_matches(module_name, [file.stem for file in Path().glob("*.py")], n=1)
         hint = f"; did you mean {near[0]!r}?" if near and not is_path else ""
         raise XpuAmpError(f"cannot find {name!r}, {EXPECTED}: {error}{hint}") from error
