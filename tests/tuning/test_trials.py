@@ -43,6 +43,8 @@ def test_a_start_counts_as_it_is_compiled_if_that_is_nearer():
     trials = trials_of()
     assert trials.compiled_errors(START) == [0.1, 0.3]
     assert trials.error(START) == 0.3
+    assert trials.compiled_errors(START) == [0.1, 0.3]
+    assert len(cast(Any, trials.meter).asked) == 2
     assert trials.compiled_errors(Assignment().keeping(["a"])) == [0.1, 0.3]
     assert trials.error(Assignment().keeping(["a"])) == 0.5
 

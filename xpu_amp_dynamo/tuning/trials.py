@@ -41,6 +41,7 @@ class Trials:
         self.meter, self.costs = errors, costs
         self.budget, self.show = budget, show
         self.errors: dict[Assignment, float] = {}
+        self.measured_compiled: dict[Assignment, list[float]] = {}
         self.measured_costs: dict[Assignment, float] = {}
         self.error(START)
 
@@ -75,7 +76,9 @@ class Trials:
         Compilers round less than eager code. A start that is within a tolerance only so counts as within it: what is
         found must not cost more.
         """
-        errors = self.meter.errors(self.options_of(assignment))
+        if assignment not in self.measured_compiled:
+            self.measured_compiled[assignment] = self.meter.errors(self.options_of(assignment))
+        errors = self.measured_compiled[assignment]
         if assignment == START:
             self.errors[START] = min(self.errors[START], max(errors))
         return errors
