@@ -130,9 +130,9 @@ def call_after(
     return node
 
 
-def first_computation(graph: fx.Graph) -> fx.Node:
-    """Return the first node behind the inputs."""
-    return next(node for node in graph.nodes if node.op not in ("placeholder", "get_attr"))
+def first_behind_inputs(graph: fx.Graph) -> fx.Node:
+    """Return the first node behind all inputs; the tokens of ops with effects are made before them."""
+    return list(graph.find_nodes(op="placeholder"))[-1].next
 
 
 def erase_unused(nodes: Iterable[fx.Node]) -> None:

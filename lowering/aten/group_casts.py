@@ -21,7 +21,7 @@ from collections import defaultdict
 import torch
 from torch import fx
 
-from xpu_amp_dynamo.lowering.aten.edit import bases_of_views, casts_in, first_computation, on_gpu, source_of
+from xpu_amp_dynamo.lowering.aten.edit import bases_of_views, casts_in, first_behind_inputs, on_gpu, source_of
 from xpu_amp_dynamo.lowering.aten.library_calls import (
     feeds_a_kernel,
     feeds_only_library_calls,
@@ -46,7 +46,7 @@ def group_casts(graph: fx.Graph) -> bool:
         groups[kind, cast.meta["val"].dtype, cast.meta["val"].device].append(cast)
     grouped = {key: casts for key, casts in groups.items() if len(casts) > 1}
     for (kind, _, _), casts in grouped.items():
-        _group(graph, casts, first_computation(graph) if kind == "input" else casts[-1])
+        _group(graph, casts, first_behind_inputs(graph) if kind == "input" else casts[-1])
     return bool(grouped)
 
 

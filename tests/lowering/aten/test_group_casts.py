@@ -9,6 +9,7 @@ import pytest
 import torch
 from expecttest import assert_expected_inline
 
+import xpu_amp_dynamo
 from tests.support.aten_graphs import BFLOAT16, FLOAT32, convert, graph_of, run_pass, text_of
 from xpu_amp_dynamo.lowering.aten import library_calls
 from xpu_amp_dynamo.lowering.aten.group_casts import group_casts
@@ -37,6 +38,23 @@ t = aten.t(getitem_2)
 mm_1 = aten.mm(mm, t)
 return mm_1""",
     )
+
+
+class Solving(torch.nn.Module):
+    """Checks for errors as it runs, for which PyTorch makes a token in front of the graph's inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.randn(4, 4))
+
+    def forward(self, x):
+        return x @ x, x @ self.weight, torch.linalg.solve(torch.eye(4, device=x.device) + self.weight, x)
+
+
+def test_inputs_behind_the_token_of_an_effect():
+    report = xpu_amp_dynamo.xpu_kernels(Solving(), torch.randn(4, 4), train=True, options={"weights": "recast"})
+    casts = [launch for launch in report.of_graphs("forward").launches if launch.only_casts]
+    assert [(cast.bytes_read, cast.bytes_written) for cast in casts] == [(2 * 4 * 4 * 4, 2 * 4 * 4 * 2)]
 
 
 def test_casts_of_results():
