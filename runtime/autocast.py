@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from xpu_amp_dynamo.policy.devices import check_device_type, check_lower_dtype, default_device_type
+from xpu_amp_dynamo.policy.devices import check_lower_dtype, device_type_meant
 from xpu_amp_dynamo.policy.policy import Policy, as_policy
 from xpu_amp_dynamo.runtime.hide_from_dynamo import hide_from_dynamo
 from xpu_amp_dynamo.runtime.installation import ensure_installed
@@ -12,8 +12,8 @@ from xpu_amp_dynamo.runtime.installation import ensure_installed
 
 @hide_from_dynamo
 def autocast(
-    device_type: str | None = None,
-    dtype: torch.dtype = torch.bfloat16,
+    device_type: str | torch.device | None = None,
+    dtype: torch.dtype | str = torch.bfloat16,
     enabled: bool = True,
     cache_enabled: bool = True,
     *,
@@ -26,9 +26,9 @@ def autocast(
     that knows autocast works with it.
 
     Args:
-        device_type: ``"xpu"``, ``"cuda"`` or ``"cpu"``; None means ``"xpu"`` if there is one, else the current
-            accelerator, else ``"cpu"``.
-        dtype: the lower precision, ``torch.bfloat16`` or ``torch.float16``.
+        device_type: ``"xpu"``, ``"cuda"`` or ``"cpu"``, or a device of it; None means ``"xpu"`` if there
+            is one, else the current accelerator, else ``"cpu"``.
+        dtype: the lower precision, ``torch.bfloat16`` or ``torch.float16``, or a name of one, such as ``"bf16"``.
         enabled: False makes a region that runs in the dtypes of its inputs.
         cache_enabled: keep the casts of float32 parameters until the outermost region ends.
         policy: the policy to install on first use, or its name; None means the installed one, else ``"xpu"``.
@@ -46,18 +46,21 @@ def autocast(
         >>> with xpu_amp_dynamo.autocast(dtype=torch.float16):
         ...     y = model(x)
     """
-    device_type = _prepare(device_type, dtype, enabled, policy)
+    device_type, dtype = _prepare(device_type, dtype, enabled, policy)
     return torch.autocast(device_type, dtype, enabled, cache_enabled)
 
 
 # Dynamo runs this while it compiles instead of looking into it: the region that it then sees is plain
 # torch.autocast, whose state it guards.
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _prepare(device_type: str | None, dtype: torch.dtype, enabled: bool, policy: Policy | str | None) -> str:
-    """Check the arguments, install the policy if the region needs it, and return the device type."""
-    device_type = check_device_type(default_device_type() if device_type is None else device_type)
+def _prepare(
+    device: str | torch.device | None, dtype: torch.dtype | str, enabled: bool, policy: Policy | str | None
+) -> tuple[str, torch.dtype]:
+    """Check the arguments, install the policy if the region needs it, and return the device type and the dtype."""
+    device_type = device_type_meant(device)
     policy = None if policy is None else as_policy(policy)
+    # A region that is off may say float32.
+    lower_dtype = dtype if isinstance(dtype, torch.dtype) and not enabled else check_lower_dtype(dtype)
     if enabled:
-        check_lower_dtype(dtype)
         ensure_installed(policy, device_type)
-    return device_type
+    return device_type, lower_dtype

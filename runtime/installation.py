@@ -14,7 +14,7 @@ from xpu_amp_dynamo.compat.dispatcher import names_with_kernel, unregister
 from xpu_amp_dynamo.compat.op_types import OpOverload
 from xpu_amp_dynamo.compat.torch_version import warn_of_newer_torch
 from xpu_amp_dynamo.errors import PolicyConflictError, UnknownOpError
-from xpu_amp_dynamo.policy.devices import AUTOCAST_KEYS, check_device_type
+from xpu_amp_dynamo.policy.devices import AUTOCAST_KEYS, device_type_meant
 from xpu_amp_dynamo.policy.foreign_autocast import REGISTERED_BY_POLICIES
 from xpu_amp_dynamo.policy.op_names import overloads_of
 from xpu_amp_dynamo.policy.policy import Policy, as_policy
@@ -35,14 +35,14 @@ _lock = threading.RLock()
 
 
 @hide_from_dynamo
-def install(policy: Policy | str | None = None, device_type: str = "xpu") -> None:
+def install(policy: Policy | str | None = None, device_type: str | torch.device | None = None) -> None:
     """Make a policy the one that every autocast region of a device type follows, in all threads.
 
     Autocast kernels that other libraries registered for their ops stay, unless the policy lists the op.
 
     Args:
         policy: the policy or the name of one; ``Policy.named("xpu")`` if None. It replaces one installed before.
-        device_type: ``"xpu"``, ``"cuda"`` or ``"cpu"``.
+        device_type: ``"xpu"``, ``"cuda"`` or ``"cpu"``, or a device of it; None means what it does for ``autocast``.
 
     Raises:
         UnsupportedDeviceError: the device type has no autocast.
@@ -50,7 +50,7 @@ def install(policy: Policy | str | None = None, device_type: str = "xpu") -> Non
         UnknownOpError: an op that the policy lists is no longer registered. The policy installed before stays.
     """
     warn_of_newer_torch()
-    check_device_type(device_type)
+    device_type = device_type_meant(device_type)
     policy = as_policy(policy)
     with _lock:
         before = _installations.get(device_type)
@@ -67,26 +67,33 @@ def install(policy: Policy | str | None = None, device_type: str = "xpu") -> Non
 
 
 @hide_from_dynamo
-def uninstall(device_type: str = "xpu") -> None:
+def uninstall(device_type: str | torch.device | None = None) -> None:
     """Give a device type its stock autocast kernels back; nothing happens if no policy is installed.
+
+    Args:
+        device_type: as :func:`install`.
 
     Raises:
         UnsupportedDeviceError: the device type has no autocast.
     """
+    device_type = device_type_meant(device_type)
     with _lock:
-        installation = _installations.pop(check_device_type(device_type), None)
+        installation = _installations.pop(device_type, None)
         if installation is not None:
             _destroy(installation.libraries)
             del REGISTERED_BY_POLICIES[device_type]
 
 
-def installed_policy(device_type: str = "xpu") -> Policy | None:
+def installed_policy(device_type: str | torch.device | None = None) -> Policy | None:
     """Return the policy installed for a device type, None while it has stock PyTorch's.
+
+    Args:
+        device_type: as :func:`install`.
 
     Raises:
         UnsupportedDeviceError: the device type has no autocast.
     """
-    installation = _installations.get(check_device_type(device_type))
+    installation = _installations.get(device_type_meant(device_type))
     return installation.policy if installation else None
 
 

@@ -28,7 +28,7 @@ def keep_precision(
     *,
     keep_float32: Collection[str] = (),
     keep_lower: Collection[str] = (),
-    device_type: str | None = None,
+    device_type: str | torch.device | None = None,
 ) -> Iterator[None]:
     """Keep modules of a model in one precision in eager regions, as the options of these names do in compiled code.
 

@@ -80,7 +80,7 @@ FLOORS = [
     ["inductor", "dynamo"],
     ["options", "loss_scaling"],
     ["backend"],
-    ["exported"],
+    ["exported", "configured"],
     ["simulator"],
     ["explanation"],
     ["tuning"],
@@ -201,6 +201,7 @@ def test_every_public_name_is_documented():
     public = [n for n in names if getattr(getattr(xpu_amp_dynamo, n), "__module__", "").startswith("xpu_amp_dynamo")]
     assert set(public) == {
         "BackendOptions",
+        "ConfiguredBackend",
         "Explanation",
         "ExportOptions",
         "LoweringOptions",
@@ -208,6 +209,7 @@ def test_every_public_name_is_documented():
         "Policy",
         "Tuning",
         "autocast",
+        "backend_with",
         "cached_weight_bytes",
         "default_device_type",
         "explain",

@@ -150,12 +150,16 @@ def test_other_device_types_are_untouched():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dtpe": torch.float16}, r"unknown options \['dtpe'\].*'dtype'"),
+        ({"dtpe": torch.float16}, r"unknown options \['dtpe'\]; did you mean 'dtype'\?"),
+        ({"max_autotune": True}, r"settings of Inductor are given as options={'inductor': {'max_autotune': ...}}"),
+        ({"mode": "max-autotun"}, r"unknown mode 'max-autotun'; did you mean 'max-autotune'\?"),
+        ({"mode": "max-autotune", "inner_backend": "eager"}, r"mode 'max-autotune' is Inductor's"),
         ({"dtype": torch.float32}, r"option 'dtype'.*torch.bfloat16 or torch.float16"),
-        ({"dtype": "bfloat16"}, r"option 'dtype'"),
+        ({"dtype": "float32"}, r"option 'dtype': autocast cannot lower to 'float32'; use torch.bfloat16 or"),
         ({"enabled": 1}, r"option 'enabled' is 1; it must be True or False"),
         ({"policy": "native"}, r"option 'policy'.*\['ipex', 'torch', 'xpu'\]"),
-        ({"policy": 3}, r"option 'policy' is 3; it must be a Policy"),
+        ({"policy": 3}, r"option 'policy': 3 is no policy; give a Policy or the name of one"),
+        ({"device_type": "xpu:first"}, r"option 'device_type': device type 'xpu:first'"),
         ({"device_type": "meta"}, r"option 'device_type'.*\['cpu', 'cuda', 'xpu'\]"),
         ({"inner_backend": "nope"}, r"option 'inner_backend'.*'inductor'"),
         ({"inner_backend": "xpu_amp"}, r"option 'inner_backend'"),
@@ -198,6 +202,46 @@ def test_mode_without_inductor_is_refused():
         backend.xpu_amp(gm, [torch.randn(2, 2)], mode="max-autotune", options=EAGER)
     with pytest.raises(InvalidOptionError, match=r"unknown mode 'fastest'; the modes are .*'max-autotune'"):
         backend.xpu_amp(gm, [torch.randn(2, 2)], mode="fastest")
+
+
+def test_mode_is_an_option_beside_the_others():
+    """torch.compile takes ``mode=`` or ``options=``, not both."""
+    gm = torch.fx.symbolic_trace(lambda x: x @ x)
+    with pytest.raises(InvalidOptionError, match="option 'mode' is 'default' beside mode='reduce-overhead'"):
+        backend.xpu_amp(gm, [torch.randn(2, 2)], mode="reduce-overhead", options={"mode": "default"})
+    chosen = []
+    options = {
+        "mode": "max-autotune-no-cudagraphs",
+        "inductor": {"post_grad_custom_pre_pass": lambda graph: chosen.append(torch._inductor.config.max_autotune)},
+    }
+    torch.compile(lambda x: x @ x, backend="xpu_amp", options=options)(torch.randn(4, 4))
+    assert chosen == [True]
+
+
+@pytest.mark.parametrize("name", ["fp16", "half", "float16", "torch.float16"])
+def test_dtypes_and_devices_have_several_names(name):
+    options = {"dtype": name, "device_type": torch.device("cpu", 0), "preserve_output_dtype": False, **EAGER}
+    with torch.no_grad():
+        assert (
+            torch.compile(lambda x: x @ x, backend="xpu_amp", options=options)(torch.randn(4, 4)).dtype is torch.float16
+        )
+
+
+def test_options_of_a_configured_backend_are_checked_at_once():
+    with pytest.raises(InvalidOptionError, match=r"unknown options \['dytpe'\]; did you mean 'dtype'\?"):
+        xpu_amp_dynamo.backend_with(dytpe="float16")
+    first, second, other = (xpu_amp_dynamo.backend_with(dtype=dtype, **EAGER) for dtype in ("half", "half", "bf16"))
+    x = torch.randn(4, 4)
+
+    def product(x):
+        return x @ x
+
+    with xpu_amp_dynamo.record_lowerings() as reports:
+        results = [torch.compile(product, backend=each)(x) for each in (first, second, other)]
+    assert len(reports) == 2
+    assert torch.equal(results[0], (x.half() @ x.half()).float())
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[2], (x.bfloat16() @ x.bfloat16()).float())
 
 
 def test_compiled_code_runs_with_autocast_off():

@@ -78,6 +78,7 @@ def test_custom_ops_are_known_by_name_and_object(custom_op):
     assert resolve_op(torch.ops.xpu_amp_test.attention.default) == "xpu_amp_test::attention"
     policy = XPU.with_ops(lower_precision=[custom_op])
     assert policy.category("xpu_amp_test::attention") is Category.LOWER_PRECISION
+    assert policy.category(custom_op) is Category.LOWER_PRECISION
 
 
 def test_with_ops_moves_ops_and_leaves_the_original_alone():
@@ -90,6 +91,13 @@ def test_with_ops_moves_ops_and_leaves_the_original_alone():
     assert XPU.category("matmul") is Category.LOWER_PRECISION
     assert policy != XPU
     assert policy == XPU.with_ops(leave=["cat"], follow=["sub"], promote=["add"], float32=["matmul", "softmax"])
+
+
+def test_a_category_is_asked_for_as_lists_are_given():
+    assert XPU.category(torch.nn.functional.linear) is Category.LOWER_PRECISION
+    assert XPU.category(torch.ops.aten.cat.default) is XPU.category("concat") is Category.PROMOTE
+    with pytest.raises(UnknownOpError, match="near matches: softmax"):
+        XPU.category("softmx")
 
 
 def test_policy_is_frozen_and_hashable():

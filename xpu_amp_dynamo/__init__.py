@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from xpu_amp_dynamo.backend import lower, xpu_amp
+    from xpu_amp_dynamo.configured import ConfiguredBackend, backend_with
     from xpu_amp_dynamo.explanation.explain import explain
     from xpu_amp_dynamo.explanation.explanation import Explanation
     from xpu_amp_dynamo.exported import lower_exported
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "BackendOptions",
+    "ConfiguredBackend",
     "Explanation",
     "ExportOptions",
     "LoweringOptions",
@@ -31,6 +33,7 @@ __all__ = [
     "Policy",
     "Tuning",
     "autocast",
+    "backend_with",
     "cached_weight_bytes",
     "default_device_type",
     "explain",
@@ -52,6 +55,7 @@ __all__ = [
 # seconds, and the command line has to print its help at once.
 _LATE = {
     "BackendOptions": "options",
+    "ConfiguredBackend": "configured",
     "Explanation": "explanation.explanation",
     "ExportOptions": "options",
     "LoweringOptions": "options",
@@ -59,6 +63,7 @@ _LATE = {
     "Policy": "policy.policy",
     "Tuning": "tuning.tuning",
     "autocast": "runtime.autocast",
+    "backend_with": "configured",
     "cached_weight_bytes": "runtime.weight_store",
     "default_device_type": "policy.devices",
     "explain": "explanation.explain",

@@ -63,8 +63,8 @@ def xpu_amp(
         LoweringError: the graph cannot be lowered.
     """
     warn_of_newer_torch()
-    parsed = BackendOptions.parse(options)
-    compile_inner = _inner_backend(parsed, mode)
+    parsed = BackendOptions.parse(_with_mode(options, mode))
+    compile_inner = _inner_backend(parsed)
     lower_under_options(gm, example_inputs, parsed)
     own, plan, differentiated = gm, WeightPlan(), _has_backward(example_inputs)
     # Only the graphs that AOTAutograd makes for Inductor read kept casts and widen gradients all the same.
@@ -160,12 +160,20 @@ def _device_type(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> str:
     return next((device_type for device_type in AUTOCAST_KEYS if device_type in present), "cpu")
 
 
-def _inner_backend(options: BackendOptions, mode: str | None) -> CompiledFunction:
+def _with_mode(options: Mapping[str, Any] | None, mode: str | None) -> Mapping[str, Any] | None:
+    """Return options with the mode that was given beside them, which torch does with nothing but ``mode=``."""
+    if mode is None or not isinstance(options, Mapping | None):
+        return options
+    if options and options.get("mode", mode) != mode:
+        raise InvalidOptionError(f"option 'mode' is {options['mode']!r} beside mode={mode!r}; give one of them")
+    return {**(options or {}), "mode": mode}
+
+
+def _inner_backend(options: BackendOptions) -> CompiledFunction:
     """Return the function that compiles a lowered graph."""
     if options.inner_backend == "inductor":
-        return inductor_compiler(mode, options.inductor, exact=options.precision == "exact", skip=options.skip_passes)
-    if mode not in (None, "default"):
-        raise InvalidOptionError(f"mode {mode!r} is Inductor's; inner_backend {options.inner_backend!r} takes none")
+        exact = options.precision == "exact"
+        return inductor_compiler(options.mode, options.inductor, exact=exact, skip=options.skip_passes)
     backend = backend_named(options.inner_backend)
     return lambda gm, example_inputs, kept: backend(gm, example_inputs)
 

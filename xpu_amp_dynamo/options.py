@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from typing_extensions import Self
 
 from xpu_amp_dynamo.dynamo.backends import backend_names
-from xpu_amp_dynamo.errors import InvalidOptionError, UnsupportedDeviceError, UnsupportedDtypeError
-from xpu_amp_dynamo.inductor.settings import ROUNDING_SETTING, check_settings
+from xpu_amp_dynamo.errors import (
+    InvalidOptionError,
+    UnknownPolicyError,
+    UnsupportedDeviceError,
+    UnsupportedDtypeError,
+)
+from xpu_amp_dynamo.inductor.settings import ROUNDING_SETTING, check_mode, check_settings, is_setting
 from xpu_amp_dynamo.lowering.pipeline import SKIPPABLE, SKIPPABLE_CAPTURED, SKIPPABLE_STORED
 from xpu_amp_dynamo.policy.devices import check_device_type, check_lower_dtype
 from xpu_amp_dynamo.policy.kept_modules import ModulePatterns
-from xpu_amp_dynamo.policy.policy import Policy
+from xpu_amp_dynamo.policy.policy import Policy, as_policy
 
+Checked = TypeVar("Checked")
 PRECISIONS = ("fast", "exact")
 WEIGHT_MODES = ("recast", "cached")
 
@@ -28,10 +34,11 @@ class LoweringOptions:
     """The options that concern the lowering of a graph, be it compiled or not.
 
     Args:
-        dtype: the lower precision where no region says otherwise, ``torch.bfloat16`` or ``torch.float16``.
+        dtype: the lower precision where no region says otherwise, ``torch.bfloat16`` or ``torch.float16``, or a name
+            of one, such as ``"bf16"``.
         enabled: whether the policy applies where no region says otherwise.
         policy: a :class:`Policy` or the name of one.
-        device_type: the device type to lower for; None means that of the graph's tensors.
+        device_type: the device type to lower for, or a device of it; None means that of the graph's tensors.
         preserve_output_dtype: cast outputs to the dtypes that the code around the graph was compiled for.
         skip_passes: names of passes to leave out, to find out which of them does what.
         keep_float32: globs on the names that ``model.named_modules()`` gives: modules that run in float32, with all
@@ -54,12 +61,12 @@ class LoweringOptions:
     skippable: ClassVar[Sequence[str]] = SKIPPABLE_CAPTURED
 
     def __post_init__(self) -> None:
-        if isinstance(self.policy, str):
-            object.__setattr__(self, "policy", _policy(self.policy))
-        _check("policy", self.policy, isinstance(self.policy, Policy), "a Policy or the name of one")
+        object.__setattr__(self, "policy", _checked("policy", as_policy, self.policy))
         for name in ("enabled", "preserve_output_dtype"):
             _check(name, getattr(self, name), isinstance(getattr(self, name), bool), "True or False")
-        _check_dtype_and_device(self.dtype, self.device_type)
+        object.__setattr__(self, "dtype", _checked("dtype", check_lower_dtype, self.dtype))
+        if self.device_type is not None:
+            object.__setattr__(self, "device_type", _checked("device_type", check_device_type, self.device_type))
         _check_skipped(self.skip_passes, self.skippable)
         ModulePatterns.parse(self.keep_float32, self.keep_lower)
 
@@ -80,7 +87,7 @@ class LoweringOptions:
             raise InvalidOptionError(f"options are {options!r}; they must be a dict; {cls._known(names)}")
         unknown = [name for name in options or {} if name not in names]
         if unknown:
-            raise InvalidOptionError(f"unknown options {unknown}; {cls._known(names)}")
+            raise InvalidOptionError(f"unknown options {unknown}; {cls._meant(unknown, names)}{cls._known(names)}")
         return cls(**(options or {}))
 
     @classmethod
@@ -101,6 +108,10 @@ class LoweringOptions:
                     f"option {name!r} is about compiled code, and {caller} compiles nothing; leave it out"
                 )
         return cls.parse(options)
+
+    @classmethod
+    def _meant(cls, unknown: list[Any], names: list[str]) -> str:
+        return _near(unknown, names)
 
     @classmethod
     def _known(cls, names: list[str]) -> str:
@@ -133,6 +144,8 @@ class BackendOptions(LoweringOptions):
 
     Args:
         inner_backend: the registered Dynamo backend that gets the lowered graph.
+        mode: a mode of ``torch.compile`` for Inductor, such as ``"max-autotune"``, where options are given too:
+            ``torch.compile`` takes its own ``mode=`` only without options.
         inductor: patches of ``torch._inductor.config`` for this compilation.
         precision: ``"fast"`` lets Inductor keep more bits between the ops it fuses, ``"exact"`` rounds there as
             eager code does.
@@ -144,6 +157,7 @@ class BackendOptions(LoweringOptions):
     """
 
     inner_backend: str = "inductor"
+    mode: str | None = None
     inductor: Mapping[str, Any] = field(default_factory=dict)
     precision: str = "fast"
     weights: str = "cached"
@@ -156,6 +170,8 @@ class BackendOptions(LoweringOptions):
         _check("inner_backend", self.inner_backend, legal, f"a registered backend: {sorted(backends)}")
         _check("precision", self.precision, self.precision in PRECISIONS, f"one of {list(PRECISIONS)}")
         _check("weights", self.weights, self.weights in WEIGHT_MODES, f"one of {list(WEIGHT_MODES)}")
+        if self.mode is not None:
+            check_mode(self.mode, self.inner_backend)
         self._check_inductor()
 
     def _check_inductor(self) -> None:
@@ -173,16 +189,17 @@ class BackendOptions(LoweringOptions):
             )
 
     @classmethod
+    def _meant(cls, unknown: list[Any], names: list[str]) -> str:
+        settings = [name for name in unknown if is_setting(name)]
+        if not settings:
+            return _near(unknown, names)
+        meant = ", ".join(f"{name!r}: ..." for name in settings)
+        return f"settings of Inductor are given as options={{'inductor': {{{meant}}}}}; "
+
+    @classmethod
     def _known(cls, names: list[str]) -> str:
-        hint = "settings of Inductor go into options={'inductor': {...}}"
+        hint = "settings of Inductor go into the option 'inductor', a dict"
         return f"the options of backend 'xpu_amp' are {names}, and {hint}"
-
-
-def _policy(name: str) -> Policy:
-    try:
-        return Policy.named(name)
-    except ValueError as error:
-        raise InvalidOptionError(f"option 'policy': {error}") from error
 
 
 def _check(name: str, value: object, legal: bool, expected: str) -> None:
@@ -191,14 +208,18 @@ def _check(name: str, value: object, legal: bool, expected: str) -> None:
         raise InvalidOptionError(f"option {name!r} is {value!r}; it must be {expected}")
 
 
-def _check_dtype_and_device(dtype: torch.dtype, device_type: str | None) -> None:
+def _checked(name: str, check: Callable[[Any], Checked], value: object) -> Checked:
+    """Return what a check makes of a value; its error names the option."""
     try:
-        check_lower_dtype(dtype)
-        if device_type is not None:
-            check_device_type(device_type)
-    except (UnsupportedDtypeError, UnsupportedDeviceError) as error:
-        name = "dtype" if isinstance(error, UnsupportedDtypeError) else "device_type"
+        return check(value)
+    except (UnsupportedDtypeError, UnsupportedDeviceError, UnknownPolicyError) as error:
         raise InvalidOptionError(f"option {name!r}: {error}") from error
+
+
+def _near(unknown: Collection[object], names: Collection[str]) -> str:
+    """Return what to say of names like the unknown ones, empty if there are none."""
+    near = [match for name in unknown for match in difflib.get_close_matches(str(name), names, n=1)]
+    return f"did you mean {' and '.join(map(repr, near))}? " if near else ""
 
 
 def _check_skipped(names: Collection[str], skippable: Sequence[str]) -> None:
@@ -206,8 +227,7 @@ def _check_skipped(names: Collection[str], skippable: Sequence[str]) -> None:
     _check("skip_passes", names, plain, "a list of names of passes")
     for name in names:
         if name not in skippable:
-            near = difflib.get_close_matches(str(name), skippable, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
             raise InvalidOptionError(
-                f"option 'skip_passes' names {name!r}; {hint}Passes that can be left out here are {list(skippable)}"
+                f"option 'skip_passes' names {name!r}; {_near([name], skippable)}Passes that can be left out here are "
+                f"{list(skippable)}"
             )

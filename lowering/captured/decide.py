@@ -106,7 +106,7 @@ def _category(node: fx.Node, context: LoweringContext) -> Category | None:
     name = op_name_of(node)
     if name is None or is_called_in_place(node) or not context.states[node].enabled:
         return None
-    return context.policy.category(name)
+    return context.policy.categories.get(name)
 
 
 def _decide_by_contents(node: fx.Node, context: LoweringContext) -> Decision | None:
@@ -190,7 +190,7 @@ def _decide_ineligible(node: fx.Node, written: list[fx.Node], context: LoweringC
 
     Many of these refuse mixed dtypes only when they run for real, so this does not wait for a refusal.
     """
-    if context.policy.category(base_op_name(node)) is None:
+    if context.policy.categories.get(base_op_name(node)) is None:
         return Decision(Rule.UNCHANGED)
     if all(map(context.is_as_recorded, written)):
         read = {n: dtype for n, dtype in context.recorded_dtypes(node).items() if n not in written}

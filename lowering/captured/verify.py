@@ -157,7 +157,7 @@ def _check_listed_op(node: fx.Node, context: LoweringContext) -> str | None:
     if node in context.refused:
         return None
     inputs, written = [n for n in tensor_inputs(node) if context.on_device(value_of(n))], mutated_inputs(node)
-    wanted = wanted_dtype_of(node, context.policy.category(name), context)
+    wanted = wanted_dtype_of(node, context.policy.categories.get(name), context)
     values = [value_of(n) for n in inputs if n not in written]
     wrong = [v.dtype for v in values if wanted and needs_cast(v, wanted)]
     return f"{name} wants {wanted} and has {wrong}" if wrong else None

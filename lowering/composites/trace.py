@@ -156,7 +156,7 @@ def _listed(op: OpOverload, name: str, tracing: _Tracing, *args: Any, **kwargs: 
     """Note a listed op if its inputs want a cast, and cast them; NotImplemented stands for the op as it is."""
     context = tracing.context
     on_device = [t for t in tensors_in((args, kwargs)) if context.on_device(t)]
-    category = context.policy.category(name)
+    category = context.policy.categories.get(name)
     wanted = context.wanted_dtype(name, category, (*args, *kwargs.values()), tracing.state.dtype)
     may_be_narrow = tracing.narrow and wanted is torch.float32
     if wanted is None or not (may_be_narrow or any(needs_cast(t, wanted) for t in on_device)):

@@ -103,6 +103,24 @@ def test_exception_leaves_the_state_clean(device):
     assert (x @ x).dtype is FLOAT32
 
 
+def test_dtypes_and_devices_have_several_names(device):
+    x = torch.randn(4, 4, device=device)
+    for named in (torch.device(device), f"{device}:0"):
+        with autocast(named, "fp16"):
+            assert (x @ x).dtype is FLOAT16
+        with autocast(named, FLOAT32, enabled=False):
+            assert (x @ x).dtype is FLOAT32
+    with pytest.raises(UnsupportedDtypeError, match="'fp8'"):
+        autocast(device, "fp8", enabled=False)
+
+    @torch.compile(backend="eager", fullgraph=True)
+    def compiled(x):
+        with autocast(f"{device}:0", "bf16"):
+            return x @ x
+
+    assert compiled(x).dtype is BFLOAT16
+
+
 def test_default_dtype_is_bfloat16_and_default_device_exists():
     x = torch.randn(4, 4, device=xpu_amp_dynamo.default_device_type())
     with autocast():
@@ -231,7 +249,7 @@ def test_unsupported_dtype(device, dtype):
     assert xpu_amp_dynamo.installed_policy(device) is None
 
 
-@pytest.mark.parametrize("device_type", ["meta", "gpu", "xpu:0"])
+@pytest.mark.parametrize("device_type", ["meta", "gpu", "xpu:", "xpu:first", 0])
 def test_unsupported_device(device_type):
     with pytest.raises(UnsupportedDeviceError, match=r"use one of \['cpu', 'cuda', 'xpu'\]"):
         autocast(device_type)

@@ -25,9 +25,9 @@ def dtype_of_exp_of_product(device):
 def test_install_and_uninstall(device):
     stock = torch._C._dispatch_get_registrations_for_dispatch_key("AutocastXPU")
     assert installed_policy("xpu") is None
-    install()
+    install(device_type="xpu")
     assert installed_policy("xpu") == Policy.named("xpu")
-    uninstall()
+    uninstall("xpu")
     assert installed_policy("xpu") is None
     assert sorted(torch._C._dispatch_get_registrations_for_dispatch_key("AutocastXPU")) == sorted(stock)
 
@@ -85,13 +85,24 @@ def test_installing_warns_of_nothing():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="builds of torch for CUDA make no fake tensors of XPUs")
 def test_xpu_kernels_run_on_fake_xpu_tensors():
-    install()
+    install(device_type="xpu")
     with torch._subclasses.fake_tensor.FakeTensorMode(), torch.autocast("xpu", BFLOAT16):
         x = torch.empty(4, 4, device="xpu")
         assert (x @ x).dtype is BFLOAT16
         assert torch.softmax(x @ x, -1).dtype is BFLOAT16
         assert torch.nn.functional.log_softmax(x @ x, -1).dtype is FLOAT32
         assert torch.cat([x, x @ x]).dtype is FLOAT32
+
+
+def test_the_default_device_is_that_of_autocast():
+    install()
+    device_type = xpu_amp_dynamo.default_device_type()
+    assert installed_policy() == installed_policy(torch.device(device_type, 0)) == Policy.named("xpu")
+    x = torch.randn(4, 4, device=device_type)
+    with xpu_amp_dynamo.autocast(policy="xpu"):
+        assert (x @ x).dtype is BFLOAT16
+    uninstall(f"{device_type}:0")
+    assert installed_policy(device_type) is None
 
 
 def test_unsupported_device_type_is_refused():

@@ -62,7 +62,8 @@ def diff(first: str, second: str, json_file: str | None) -> None:
 
     one, other = Policy.named(first), Policy.named(second)
     ops = sorted(one.categories.keys() | other.categories.keys())
-    rows = [(op, _category(one, op), _category(other, op)) for op in ops if one.category(op) is not other.category(op)]
+    both = ((op, _category(one, op), _category(other, op)) for op in ops)
+    rows = [row for row in both if row[1] != row[2]]
     table = Table("op", first, second, caption=f"{len(rows)} of {len(ops)} listed ops differ; {NOT_LISTED}: no list")
     for row in rows:
         table.add_row(*row)
@@ -73,7 +74,7 @@ def diff(first: str, second: str, json_file: str | None) -> None:
 
 def _category(policy: Policy, op: str) -> str:
     """Return the list of a policy that an op stands in."""
-    category = policy.category(op)
+    category = policy.categories.get(op)
     return category.value if category else NOT_LISTED
 
 

@@ -22,16 +22,39 @@ def check_settings(patches: Mapping[str, Any]) -> None:
     Raises:
         InvalidOptionError: Inductor has no such setting, or the value is of another type.
     """
-    known = torch._inductor.list_options()
     for name in patches:
-        if name.replace("-", "_") not in known:
-            near = difflib.get_close_matches(name, known, n=3)
+        if not is_setting(name):
+            near = difflib.get_close_matches(str(name), torch._inductor.list_options(), n=3)
             hint = f"near matches: {near}" if near else "see torch._inductor.list_options()"
             raise InvalidOptionError(f"option 'inductor': Inductor has no setting {name!r}; {hint}")
     try:
         torch._TorchCompileInductorWrapper(None, dict(patches), None)
     except RuntimeError as error:
         raise InvalidOptionError(f"option 'inductor': {error}") from error
+
+
+def is_setting(name: object) -> bool:
+    """Tell whether Inductor has a setting of a name, which may have dashes."""
+    return isinstance(name, str) and name.replace("-", "_") in torch._inductor.list_options()
+
+
+def check_mode(mode: object, inner_backend: str = "inductor") -> None:
+    """Check a mode of ``torch.compile``.
+
+    Args:
+        mode: the mode, ``"default"`` or one that Inductor has.
+        inner_backend: what compiles; only Inductor has other modes than the default one.
+
+    Raises:
+        InvalidOptionError: there is no such mode, or none there.
+    """
+    modes = torch._inductor.list_mode_options()
+    if mode != "default" and inner_backend != "inductor":
+        raise InvalidOptionError(f"mode {mode!r} is Inductor's; inner_backend {inner_backend!r} takes none")
+    if mode not in modes:
+        near = difflib.get_close_matches(str(mode), modes, n=1)
+        hint = f"did you mean {near[0]!r}? The" if near else "the"
+        raise InvalidOptionError(f"unknown mode {mode!r}; {hint} modes are {sorted(modes)}")
 
 
 def autotuned_backends(mode: str | None, patches: Mapping[str, Any]) -> frozenset[str]:

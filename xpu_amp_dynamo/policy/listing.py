@@ -24,7 +24,7 @@ def where_listed(policy: Policy, op: str) -> str:
     category = policy.categories[op]
     if name not in policy_names():
         return f"policy {policy.name!r}"
-    if Policy.named(name).category(op) is not category:
+    if Policy.named(name).categories.get(op) is not category:
         return "a change of the policy by with_ops"
     tables = _XPU_TABLES.items() if name == "xpu" else ()
     return next((words for words, t in tables if op in getattr(t, category.name, ())), f"policy {name!r}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from xpu_amp_dynamo.errors import OverlappingOpsError, UnknownOpError, UnknownPolicyError
@@ -20,7 +20,7 @@ Op = str | Callable[..., Any]
 CHANGED = " (changed)"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Policy:
     """An autocast policy: lists of op names. An op in no list runs in the type of its inputs.
 
@@ -46,20 +46,36 @@ class Policy:
     """
 
     name: str
-    lower_precision: frozenset[str] = field(default=frozenset())
-    float32: frozenset[str] = field(default=frozenset())
-    promote: frozenset[str] = field(default=frozenset())
-    banned: frozenset[str] = field(default=frozenset())
-    casts_inside_kernels: bool = False
-    follow: frozenset[str] = field(default=frozenset())
+    lower_precision: frozenset[str]
+    float32: frozenset[str]
+    promote: frozenset[str]
+    banned: frozenset[str]
+    casts_inside_kernels: bool
+    follow: frozenset[str]
 
-    def __post_init__(self) -> None:
-        for category in Category:
-            ops: Iterable[Op] = getattr(self, category.value)
-            object.__setattr__(self, category.value, _resolve_all(category.value, ops))
-        lists = {c.value: getattr(self, c.value) for c in Category}
+    # Written out, since the fields hold less than what the lists may be given as.
+    def __init__(
+        self,
+        name: str,
+        lower_precision: Iterable[Op] = (),
+        float32: Iterable[Op] = (),
+        promote: Iterable[Op] = (),
+        banned: Iterable[Op] = (),
+        casts_inside_kernels: bool = False,
+        follow: Iterable[Op] = (),
+    ) -> None:
+        given = {
+            "lower_precision": lower_precision,
+            "float32": float32,
+            "promote": promote,
+            "banned": banned,
+            "follow": follow,
+        }
+        lists = {category: _resolve_all(category, ops) for category, ops in given.items()}
         _refuse_overlap(lists)
         refuse_unlistable({name: ops for name, ops in lists.items() if name != Category.BANNED.value})
+        for field, value in {"name": name, "casts_inside_kernels": casts_inside_kernels, **lists}.items():
+            object.__setattr__(self, field, value)
 
     @staticmethod
     def named(name: str) -> Policy:
@@ -114,9 +130,19 @@ class Policy:
         lists = {c.value: (getattr(self, c.value) - moved) | moves.get(c.value, frozenset()) for c in Category}
         return replace(self, name=self.name.removesuffix(CHANGED) + CHANGED, **lists)
 
-    def category(self, op: str) -> Category | None:
-        """Return what the policy does with an op, given its name; None if it lists it nowhere."""
-        return self.categories.get(op)
+    def category(self, op: Op) -> Category | None:
+        """Return what the policy does with an op; None if it lists it nowhere.
+
+        Args:
+            op: what the lists take: a name, a callable or an overload.
+
+        Raises:
+            UnknownOpError: it is no registered out-of-place op.
+
+        Example:
+            >>> Policy.named("xpu").category(torch.nn.functional.softmax)
+        """
+        return self.categories.get(resolve_op(op))
 
     @functools.cached_property
     def opaque_ops(self) -> frozenset[str]:
