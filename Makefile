@@ -88,7 +88,7 @@ benchmark: $(VENV)/.installed
 		$(BIN)/python -m benchmarks.$$table --json $(RESULTS)/$$table.json || exit 1; \
 	done
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet torch==$$(sed -n 's/^torch==//p' constraints.txt) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[test]"
