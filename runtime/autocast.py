@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from xpu_amp_dynamo.errors import UnsupportedDeviceError
 from xpu_amp_dynamo.policy.devices import check_device_type, check_lower_dtype, default_device_type
 from xpu_amp_dynamo.policy.policy import Policy, as_policy
 from xpu_amp_dynamo.runtime.hide_from_dynamo import hide_from_dynamo
@@ -37,7 +38,7 @@ def autocast(
         A ``torch.autocast`` object.
 
     Raises:
-        UnsupportedDeviceError: the device type has no autocast.
+        UnsupportedDeviceError: the device type has no autocast, or what stands there is a bool, a dtype or a function.
         UnsupportedDtypeError: ``dtype`` is neither bfloat16 nor float16.
         UnknownPolicyError: ``policy`` is neither a policy nor the name of one.
         PolicyConflictError: another policy is installed already.
@@ -55,9 +56,27 @@ def autocast(
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _prepare(device_type: str | None, dtype: torch.dtype, enabled: bool, policy: Policy | str | None) -> str:
     """Check the arguments, install the policy if the region needs it, and return the device type."""
+    _refuse_other_order(device_type)
     device_type = check_device_type(default_device_type() if device_type is None else device_type)
     policy = None if policy is None else as_policy(policy)
     if enabled:
         check_lower_dtype(dtype)
         ensure_installed(policy, device_type)
     return device_type
+
+
+def _refuse_other_order(device_type: object) -> None:
+    """Refuse what IPEX took first, and a function, as the first argument.
+
+    Raises:
+        UnsupportedDeviceError: it is a bool, a dtype or a function.
+    """
+    if isinstance(device_type, bool | torch.dtype):
+        name = "enabled" if isinstance(device_type, bool) else "dtype"
+        raise UnsupportedDeviceError(
+            f"the first argument of autocast is the device type, and was {device_type!r}; torch.xpu.amp.autocast of "
+            f"IPEX took enabled, dtype, cache_enabled. Name it, as in autocast({name}={device_type!r}), or keep the "
+            "order of IPEX by xpu_amp_dynamo.install_torch_xpu_amp() and torch.xpu.amp.autocast"
+        )
+    if callable(device_type):
+        raise UnsupportedDeviceError("autocast is used as @autocast(), with the parentheses, also without arguments")
