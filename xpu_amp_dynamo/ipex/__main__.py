@@ -6,10 +6,8 @@ import contextlib
 
 import click
 
-from xpu_amp_dynamo.command_line.device_choice import simulating
 from xpu_amp_dynamo.command_line.main import PrintedError
 from xpu_amp_dynamo.errors import XpuAmpError
-from xpu_amp_dynamo.ipex.installation import install_torch_xpu_amp
 from xpu_amp_dynamo.ipex.run_script import put_stand_in_on_path, run_script
 
 HELP = """Run a program that was written for Intel Extension for PyTorch, unchanged.
@@ -29,6 +27,10 @@ def command(simulated: bool, policy: str | None, script: str, arguments: tuple[s
     with contextlib.ExitStack() as stack:
         try:
             put_stand_in_on_path()
+            # PyTorch loads for seconds, which help and errors do without.
+            from xpu_amp_dynamo.command_line.device_choice import simulating
+            from xpu_amp_dynamo.ipex.installation import install_torch_xpu_amp
+
             stack.enter_context(simulating(simulated))
             install_torch_xpu_amp(policy)
         except XpuAmpError as error:

@@ -58,11 +58,12 @@ class _Refusal(importlib.abc.MetaPathFinder):
         """Refuse a submodule of the stand-in.
 
         Raises:
-            ModuleNotFoundError: it is one; all that there are were imported above.
+            ImportError: it is one; all that there are were imported above. Python passes over a ModuleNotFoundError
+                in ``from intel_extension_for_pytorch import llm``, and gives no reason.
         """
         if fullname.startswith(f"{__name__}."):
             error = names.no_counterpart(fullname.removeprefix(f"{__name__}."))
-            raise ModuleNotFoundError(str(error), name=fullname)
+            raise ImportError(str(error), name=fullname)
 
 
 sys.meta_path.insert(0, _Refusal())
