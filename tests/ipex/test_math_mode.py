@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from xpu_amp_dynamo.errors import InvalidOptionError
 from xpu_amp_dynamo.ipex.math_mode import FP32MathMode, fp32_math_mode, get_fp32_math_mode, set_fp32_math_mode
+
+# The checker of types knows no names that are put in there.
+XPU: Any = torch.xpu
+MKLDNN: Any = torch.backends.mkldnn
 
 
 @pytest.fixture(autouse=True)
@@ -19,11 +25,11 @@ def test_bf32_on_cpus():
     assert get_fp32_math_mode() is FP32MathMode.FP32
     set_fp32_math_mode(FP32MathMode.BF32)
     assert torch.get_float32_matmul_precision() == "medium"
-    assert torch.backends.mkldnn.conv.fp32_precision == "bf16"
+    assert MKLDNN.conv.fp32_precision == "bf16"
     assert get_fp32_math_mode() is FP32MathMode.BF32
     set_fp32_math_mode()
     assert torch.get_float32_matmul_precision() == "highest"
-    assert torch.backends.mkldnn.conv.fp32_precision == "ieee"
+    assert MKLDNN.conv.fp32_precision == "ieee"
 
 
 def test_a_context_puts_it_back():
@@ -33,8 +39,8 @@ def test_a_context_puts_it_back():
 
 
 def test_names_in_torch_xpu(installed):
-    torch.xpu.set_fp32_math_mode(torch.xpu.FP32MathMode.FP32)
-    assert torch.xpu.get_fp32_math_mode() is FP32MathMode.FP32
+    XPU.set_fp32_math_mode(XPU.FP32MathMode.FP32)
+    assert XPU.get_fp32_math_mode() is FP32MathMode.FP32
 
 
 @pytest.mark.parametrize(

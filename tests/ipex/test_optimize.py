@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from torch import nn
 from xpu_amp_dynamo.errors import InvalidOptionError
 from xpu_amp_dynamo.ipex.optimize import optimize
 
+# The checker of types knows no names that are put in there.
+XPU: Any = torch.xpu
 BFLOAT16, FLOAT16, FLOAT32 = torch.bfloat16, torch.float16, torch.float32
 
 
@@ -66,8 +69,8 @@ def test_other_dtypes_leave_weights_alone(dtype):
 
 def test_on_xpus_the_model_itself_changes(xpu):
     model = nn.Linear(2, 2).to(xpu).eval()
-    assert torch.xpu.optimize(model, dtype=BFLOAT16) is model
-    with torch.xpu.amp.autocast():
+    assert XPU.optimize(model, dtype=BFLOAT16) is model
+    with XPU.amp.autocast():
         assert model(torch.randn(3, 2, device=xpu)).dtype is BFLOAT16
 
 
@@ -283,7 +286,7 @@ def test_frozen_parameters_thaw():
 def test_groups_have_learning_rates_of_their_own():
     model = Net()
     before = copy.deepcopy(model.state_dict())
-    groups = [{"params": model.fc.parameters(), "lr": 0.0}, {"params": model.conv.parameters()}]
+    groups: Any = [{"params": model.fc.parameters(), "lr": 0.0}, {"params": model.conv.parameters()}]
     model, optimizer = optimize(model, BFLOAT16, torch.optim.SGD(groups, 0.1), inplace=True)
     train(model, optimizer)
     state = model.state_dict()
@@ -311,9 +314,9 @@ def test_schedulers_follow(early):
 def test_clipping_and_scaling(xpu):
     model = nn.Linear(4, 1, bias=False).to(xpu)
     start = model.weight.detach().clone()
-    model, optimizer = torch.xpu.optimize(model, BFLOAT16, torch.optim.SGD(model.parameters(), 1.0))
-    scaler = torch.xpu.amp.GradScaler(init_scale=1024.0)
-    with torch.xpu.amp.autocast():
+    model, optimizer = XPU.optimize(model, BFLOAT16, torch.optim.SGD(model.parameters(), 1.0))
+    scaler = XPU.amp.GradScaler(init_scale=1024.0)
+    with XPU.amp.autocast():
         loss = model(torch.full((1, 4), 3.0, device=xpu)).sum()
     scaler.scale(loss).backward()
     scaler.unscale_(optimizer)
@@ -438,7 +441,7 @@ def test_arguments_about_speed_do_nothing():
     names = (
         "conv_bn_folding linear_bn_folding weights_prepack replace_dropout_with_identity optimize_lstm concat_linear"
     )
-    options = dict.fromkeys([*names.split(), "auto_kernel_selection", "fuse_update_step"], True)
+    options: dict[str, Any] = dict.fromkeys([*names.split(), "auto_kernel_selection", "fuse_update_step"], True)
     model = nn.Sequential(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2), nn.Dropout()).eval()
     optimize(model, BFLOAT16, inplace=True, sample_input=torch.randn(1, 2, 4, 4), **options)
     assert [type(layer) for layer in model] == [nn.Conv2d, nn.BatchNorm2d, nn.Dropout]

@@ -40,7 +40,8 @@ class MasterWeights:
             super().load_state_dict(state_dict)  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "master_weights": self.master_weights}  # type: ignore[misc]
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]
+        return {**state, "master_weights": self.master_weights}
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         base = next(each for each in type(self).__mro__ if not issubclass(each, MasterWeights))
@@ -48,12 +49,12 @@ class MasterWeights:
 
 
 @functools.cache
-def _with_master_weights(base: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+def _with_master_weights(base: Any) -> Any:
     """Return the class of optimizers of a class that have masters."""
     return type(base.__name__, (MasterWeights, base), {"__module__": base.__module__, "__doc__": base.__doc__})
 
 
-def _empty_optimizer(base: type[torch.optim.Optimizer]) -> torch.optim.Optimizer:
+def _empty_optimizer(base: type[torch.optim.Optimizer]) -> Any:
     """Return an optimizer that a copy or an unpickled state goes into."""
     cls = _with_master_weights(base)
     return cls.__new__(cls)

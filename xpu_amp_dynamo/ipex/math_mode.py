@@ -54,7 +54,7 @@ def _set_on_xpu(mode: FP32MathMode) -> None:
         )
     # None where PyTorch is built for other devices; setting it there warns and does nothing.
     if torch.backends.mkldnn.allow_tf32 is not None:
-        torch.backends.mkldnn.allow_tf32 = mode is FP32MathMode.TF32
+        torch.backends.mkldnn.allow_tf32 = mode is FP32MathMode.TF32  # type: ignore[assignment]
     elif mode is FP32MathMode.TF32:
         raise InvalidOptionError("this build of PyTorch has no TF32 for XPUs; install one for XPUs, or use FP32")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, overload
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,16 +20,6 @@ _LOWER = (torch.bfloat16, torch.float16)
 _IDLE = {"_step_supports_amp_scaling", "_warned_capturable_if_run_uncaptured"}
 
 
-@overload
-def optimize(model: nn.Module, dtype: torch.dtype | None = ..., optimizer: None = ..., **_: Any) -> nn.Module: ...
-@overload
-def optimize(
-    model: nn.Module, dtype: torch.dtype | None = ..., *, optimizer: torch.optim.Optimizer, **_: Any
-) -> tuple[nn.Module, torch.optim.Optimizer]: ...
-@overload
-def optimize(
-    model: nn.Module, dtype: torch.dtype | None, optimizer: torch.optim.Optimizer, **_: Any
-) -> tuple[nn.Module, torch.optim.Optimizer]: ...
 def optimize(
     model: nn.Module,
     dtype: torch.dtype | None = None,
