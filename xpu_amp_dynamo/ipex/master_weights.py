@@ -54,7 +54,7 @@ def _with_master_weights(base: Any) -> Any:
     return type(base.__name__, (MasterWeights, base), {"__module__": base.__module__, "__doc__": base.__doc__})
 
 
-def _empty_optimizer(base: type[torch.optim.Optimizer]) -> Any:
+def _empty_optimizer(base: Any) -> Any:
     """Return an optimizer that a copy or an unpickled state goes into."""
     cls = _with_master_weights(base)
     return cls.__new__(cls)
@@ -63,7 +63,7 @@ def _empty_optimizer(base: type[torch.optim.Optimizer]) -> Any:
 def give_masters(optimizer: torch.optim.Optimizer, masters: Masters) -> None:
     """Have an optimizer update masters in place of the weights that it holds, from now on.
 
-    Its state becomes float32, and schedulers that were made of it before keep seeing its steps.
+    Its state stays float32, and schedulers that were made of it before keep seeing its steps.
 
     Args:
         optimizer: the optimizer.
@@ -73,7 +73,8 @@ def give_masters(optimizer: torch.optim.Optimizer, masters: Masters) -> None:
         optimizer.master_weights.update(masters)
         return
     wrapped_before = vars(optimizer).get("step")
-    optimizer.__class__ = _with_master_weights(type(optimizer))
+    base: Any = type(optimizer)
+    optimizer.__class__ = _with_master_weights(base)
     optimizer.master_weights = masters  # type: ignore[attr-defined]
     if wrapped_before is not None:
         optimizer.step = _on_masters(optimizer, wrapped_before)  # type: ignore[method-assign]
@@ -89,7 +90,7 @@ def _on_masters(optimizer: torch.optim.Optimizer, step: Callable[..., Any]) -> M
     return MethodType(on_masters, optimizer)
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def step_on_masters(optimizer: Any, step: Callable[..., Any], arguments: Any, options: dict[str, Any]) -> Any:
     """Call a step of an optimizer that holds masters meanwhile; its closure finds the weights in their place."""
     if arguments and arguments[0] is not None:
