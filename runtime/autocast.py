@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from xpu_amp_dynamo.errors import UnsupportedDeviceError
 from xpu_amp_dynamo.policy.devices import check_lower_dtype, device_type_meant
 from xpu_amp_dynamo.policy.policy import Policy, as_policy
 from xpu_amp_dynamo.runtime.hide_from_dynamo import hide_from_dynamo
@@ -37,7 +38,7 @@ def autocast(
         A ``torch.autocast`` object.
 
     Raises:
-        UnsupportedDeviceError: the device type has no autocast.
+        UnsupportedDeviceError: the device type has no autocast, or what stands there is a bool, a dtype or a function.
         UnsupportedDtypeError: ``dtype`` is neither bfloat16 nor float16.
         UnknownPolicyError: ``policy`` is neither a policy nor the name of one.
         PolicyConflictError: another policy is installed already.
@@ -57,6 +58,7 @@ def _prepare(
     device: str | torch.device | None, dtype: torch.dtype | str, enabled: bool, policy: Policy | str | None
 ) -> tuple[str, torch.dtype]:
     """Check the arguments, install the policy if the region needs it, and return the device type and the dtype."""
+    _refuse_other_order(device)
     device_type = device_type_meant(device)
     policy = None if policy is None else as_policy(policy)
     # A region that is off may say float32.
@@ -64,3 +66,20 @@ def _prepare(
     if enabled:
         ensure_installed(policy, device_type)
     return device_type, lower_dtype
+
+
+def _refuse_other_order(device_type: object) -> None:
+    """Refuse what IPEX took first, and a function, as the first argument.
+
+    Raises:
+        UnsupportedDeviceError: it is a bool, a dtype or a function.
+    """
+    if isinstance(device_type, bool | torch.dtype):
+        name = "enabled" if isinstance(device_type, bool) else "dtype"
+        raise UnsupportedDeviceError(
+            f"the first argument of autocast is the device type, and was {device_type!r}; torch.xpu.amp.autocast of "
+            f"IPEX took enabled, dtype, cache_enabled. Name it, as in autocast({name}={device_type!r}), or keep the "
+            "order of IPEX by xpu_amp_dynamo.install_torch_xpu_amp() and torch.xpu.amp.autocast"
+        )
+    if callable(device_type):
+        raise UnsupportedDeviceError("autocast is used as @autocast(), with the parentheses, also without arguments")

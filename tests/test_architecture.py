@@ -82,11 +82,11 @@ FLOORS = [
     ["backend"],
     ["exported", "configured"],
     ["simulator"],
-    ["explanation"],
+    ["explanation", "ipex"],
     ["tuning"],
     [""],
     ["command_line"],
-    ["__main__"],
+    ["__main__", "ipex.__main__"],
 ]
 
 
@@ -214,6 +214,7 @@ def test_every_public_name_is_documented():
         "default_device_type",
         "explain",
         "install",
+        "install_torch_xpu_amp",
         "installed_policy",
         "keep_precision",
         "lower",
@@ -224,6 +225,7 @@ def test_every_public_name_is_documented():
         "simulated_xpu",
         "tune",
         "uninstall",
+        "uninstall_torch_xpu_amp",
         "xpu_amp",
         "xpu_kernels",
     }

@@ -15,7 +15,7 @@ from tests.conftest import skip_unless_simulated
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "xpu_amp_dynamo" / "simulator" / "README.md"]
 EXAMPLES = {path: re.findall(r"^```python\n(.*?)^```", path.read_text(), re.M | re.S) for path in PAGES}
-SIMULATING = ("tune.md", "simulator/README.md")
+SIMULATING = ("migration.md", "tune.md", "simulator/README.md")
 WITH_EXAMPLES = [path for path in PAGES if EXAMPLES[path]]
 
 

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from xpu_amp_dynamo.explanation.explain import explain
     from xpu_amp_dynamo.explanation.explanation import Explanation
     from xpu_amp_dynamo.exported import lower_exported
+    from xpu_amp_dynamo.ipex.installation import install_torch_xpu_amp, uninstall_torch_xpu_amp
     from xpu_amp_dynamo.lowering.report import LoweringReport, record_lowerings
     from xpu_amp_dynamo.options import BackendOptions, ExportOptions, LoweringOptions
     from xpu_amp_dynamo.policy.devices import default_device_type
@@ -38,6 +39,7 @@ __all__ = [
     "default_device_type",
     "explain",
     "install",
+    "install_torch_xpu_amp",
     "installed_policy",
     "keep_precision",
     "lower",
@@ -48,6 +50,7 @@ __all__ = [
     "simulated_xpu",
     "tune",
     "uninstall",
+    "uninstall_torch_xpu_amp",
     "xpu_amp",
     "xpu_kernels",
 ]
@@ -68,6 +71,7 @@ _LATE = {
     "default_device_type": "policy.devices",
     "explain": "explanation.explain",
     "install": "runtime.installation",
+    "install_torch_xpu_amp": "ipex.installation",
     "installed_policy": "runtime.installation",
     "keep_precision": "runtime.keep_precision",
     "lower": "backend",
@@ -78,6 +82,7 @@ _LATE = {
     "simulated_xpu": "simulator.simulated_xpu",
     "tune": "tuning.tune",
     "uninstall": "runtime.installation",
+    "uninstall_torch_xpu_amp": "ipex.installation",
     "xpu_amp": "backend",
     "xpu_kernels": "simulator.xpu_kernels",
 }

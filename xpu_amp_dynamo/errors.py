@@ -75,3 +75,11 @@ class SimulatorError(XpuAmpError, RuntimeError):
 
 class TuningError(XpuAmpError, RuntimeError):
     """No choice of precisions keeps a model within the tolerance that was asked for."""
+
+
+class ForeignExtensionError(XpuAmpError, RuntimeError):
+    """Intel Extension for PyTorch itself is there, whose names this package would hide."""
+
+
+class NoCounterpartError(XpuAmpError, AttributeError):
+    """A name of Intel Extension for PyTorch that stands for nothing here."""

@@ -249,6 +249,20 @@ def test_unsupported_dtype(device, dtype):
     assert xpu_amp_dynamo.installed_policy(device) is None
 
 
+@pytest.mark.parametrize(
+    ("first", "said"),
+    [
+        (False, r"IPEX took enabled, dtype, cache_enabled\. Name it, as in autocast\(enabled=False\)"),
+        (torch.bfloat16, r"as in autocast\(dtype=torch\.bfloat16\)"),
+        (len, r"@autocast\(\), with the parentheses"),
+        (torch.nn.Linear(1, 1), r"@autocast\(\), with the parentheses"),
+    ],
+)
+def test_the_order_of_ipex_is_explained(first, said):
+    with pytest.raises(UnsupportedDeviceError, match=said):
+        autocast(first)
+
+
 @pytest.mark.parametrize("device_type", ["meta", "gpu", "xpu:", "xpu:first", 0])
 def test_unsupported_device(device_type):
     with pytest.raises(UnsupportedDeviceError, match=r"use one of \['cpu', 'cuda', 'xpu'\]"):

@@ -16,3 +16,14 @@ def backend_names() -> list[str]:
 def backend_named(name: str) -> Callable[..., Any]:
     """Return the function that compiles a graph and example inputs, by the name of the backend."""
     return registry.lookup_backend(name)
+
+
+def register_backend(name: str, compiler: Callable[..., Any]) -> None:
+    """Register a function that compiles a graph and example inputs under a name."""
+    registry.register_backend(compiler, name=name)
+
+
+def unregister_backend(name: str) -> None:
+    """Take a backend back that this process registered; nothing happens if there is none of the name."""
+    registry._BACKENDS.pop(name, None)
+    registry._COMPILER_FNS.pop(name, None)
