@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,9 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.errors import ExtensionError
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+sys.path.insert(0, str(ROOT))
 
 import xpu_amp_dynamo  # noqa: E402
 from docs.generated_pages import write_generated_pages  # noqa: E402
@@ -22,7 +25,6 @@ from xpu_amp_dynamo.command_line.flags import CompilingCommand  # noqa: E402
 from xpu_amp_dynamo.command_line.main import xpu_amp  # noqa: E402
 
 project = "xpu_amp_dynamo"
-author = "The authors of xpu_amp_dynamo"
 release = version = xpu_amp_dynamo.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_click"]
 # What is included in another page is no page of its own.
@@ -42,24 +44,39 @@ html_theme = "furo"
 html_title = f"xpu_amp_dynamo {release}"
 html_theme_options = {"navigation_with_keys": True}
 html_copy_source = False
-# Files outside this folder that are pages here, where links name them as files.
-PAGES = {
-    "../xpu_amp_dynamo/simulator/README.md": "simulator.md",
-    "../CONTRIBUTING.md": "contributing.md",
-    "../CHANGELOG.md": "changelog.md",
+html_show_copyright = False
+# Files outside this folder that pages here include: links to them lead to these pages.
+INCLUDED = {
+    ROOT / "README.md": "overview.md",
+    ROOT / "CONTRIBUTING.md": "contributing.md",
+    ROOT / "CHANGELOG.md": "changelog.md",
+    ROOT / "xpu_amp_dynamo" / "simulator" / "README.md": "simulator.md",
 }
-
 # Pages of the index that are left out of it where they are not there.
 OPTIONAL = ("integrations", "migration")
+LINK = re.compile(r"(?<=\]\()(?!https?:)([^)#]+)")
 
 
-def link_pages(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Let links to files that are included in a page lead to that page, and leave pages out that are not there."""
+def link_page(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Let links of a page lead to pages of this documentation, and leave out what is not there."""
+    source[0] = link_from(HERE, source[0])
     for page in OPTIONAL:
         if docname == "index" and page not in app.env.found_docs:
             source[0] = source[0].replace(f"\n{page}\n", "\n")
-    for file, page in PAGES.items():
-        source[0] = source[0].replace(f"]({file}", f"]({page}")
+
+
+def link_included(app: Sphinx, path: Path, docname: str, content: list[str]) -> None:
+    """Let links of an included file lead to pages of this documentation."""
+    content[0] = link_from((HERE / path).resolve().parent, content[0])
+
+
+def link_from(folder: Path, text: str) -> str:
+    """Write the links of a text, which stands in a file of a folder, as links of a page of this documentation."""
+    return LINK.sub(lambda match: _page_of((folder / match[1]).resolve()), text)
+
+
+def _page_of(path: Path) -> str:
+    return INCLUDED.get(path) or os.path.relpath(path, HERE)
 
 
 def find_by_last_name(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: Element) -> Element | None:
@@ -104,7 +121,8 @@ def setup(app: Sphinx) -> None:
     """Write the generated parts before pages are read, and say what is done when."""
     list_all_flags()
     write_generated_pages(HERE / "generated")
-    app.connect("source-read", link_pages)
+    app.connect("source-read", link_page)
+    app.connect("include-read", link_included)
     app.connect("missing-reference", find_by_last_name)
     app.connect("autodoc-process-signature", shorten_defaults)
     app.connect("env-check-consistency", check_public_names)

@@ -32,7 +32,9 @@ WITHOUT_EXAMPLES = {
     "changelog.md",
     "command_reference.md",
     "contributing.md",
+    "details.md",
     "measurements.md",
+    "overview.md",
     "simulator.md",
 }
 
