@@ -48,8 +48,8 @@ POLICIES = ("xpu", "ipex", "torch")
 WORDS = {
     "lower_precision": "lower precision",
     "float32": "float32",
-    "promote": "widest of its inputs",
-    "follow": "that of its first input",
+    "promote": "widest",
+    "follow": "first",
     "banned": "raises",
     None: "",
 }

@@ -59,13 +59,12 @@ def main() -> None:
         without, zeros_without, _ = train(device, steps, scaled=False)
     with_scaler, zeros_with, scale = train(device, steps, scaled=True)
 
-    print(f"Without a scaler: loss {without[0]:.3f} to {without[-1]:.3f}; {zeros_without:.0%} of gradients are zero.")
     for warning in caught:
-        print(f"  The backend warned: {warning.message}")
-    print(
-        f"With a scaler:    loss {with_scaler[0]:.3f} to {with_scaler[-1]:.3f}; {zeros_with:.0%} of gradients are zero."
-    )
-    print(f"  The loss was multiplied by {scale:g} at the end.")
+        print(f"The backend warned: {warning.message}")
+    print("                   first loss   last loss   gradients that are zero")
+    print(f"without a scaler   {without[0]:10.3f}   {without[-1]:9.3f}   {zeros_without:23.0%}")
+    print(f"with a scaler      {with_scaler[0]:10.3f}   {with_scaler[-1]:9.3f}   {zeros_with:23.0%}")
+    print(f"Losses are printed without the factor. At the end the scaler multiplied by {scale:g}.")
 
 
 if __name__ == "__main__":

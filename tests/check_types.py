@@ -1,4 +1,4 @@
-"""Runs the type checker on an installed wheel, and on what uses it: tests and benchmarks.
+"""Runs the type checker on an installed wheel, and on what uses it: tests, benchmarks and examples.
 
 It cannot follow the package's folders in the source tree.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 # Of the documentation, what tests import; the rest is about Sphinx, which is not installed where types are checked.
-COPIED, USERS = ("benchmarks", "docs", "tests"), ("benchmarks", "tests")
+COPIED, USERS = ("benchmarks", "docs", "examples", "tests"), ("benchmarks", "examples", "tests")
 
 
 def install_into(folder: str) -> None:
