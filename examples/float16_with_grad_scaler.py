@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import warnings
+from typing import Any
 
 import torch
 
@@ -27,7 +28,7 @@ def train(device: str, steps: int, *, scaled: bool) -> tuple[list[float], float,
         The losses, the share of the first layer's gradients that are zero, and the last scale.
     """
     model, scaler = make_model(device), torch.amp.GradScaler(device, enabled=scaled)
-    options = {"dtype": torch.float16, "inner_backend": "eager"}
+    options: dict[str, Any] = {"dtype": torch.float16, "inner_backend": "eager"}
     compiled = torch.compile(model, backend="xpu_amp", options=options)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, eps=1e-15)
     inputs = torch.randn(256, 32, device=device)
@@ -38,8 +39,8 @@ def train(device: str, steps: int, *, scaled: bool) -> tuple[list[float], float,
         loss = 1e-6 * (compiled(inputs) - targets).square().mean()
         scaler.scale(loss).backward()
         scaler.unscale_(optimizer)
-        gradient = model[0].weight.grad
-        zeros = float((gradient == 0).float().mean())
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        zeros = float((gradients[0] == 0).float().mean())
         scaler.step(optimizer)
         scaler.update()
         losses.append(loss.item() * 1e6)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,15 +18,13 @@ import xpu_amp_dynamo
 
 def make_model() -> torch.nn.Sequential:
     """Return a model whose second layer overflows in float16."""
-    model = torch.nn.Sequential(
-        torch.nn.Linear(64, 64), torch.nn.Linear(64, 64), torch.nn.LayerNorm(64), torch.nn.Linear(64, 8)
-    )
+    large = torch.nn.Linear(64, 64)
     with torch.no_grad():
-        model[1].weight.mul_(1e5)
-    return model.eval()
+        large.weight.mul_(1e5)
+    return torch.nn.Sequential(torch.nn.Linear(64, 64), large, torch.nn.LayerNorm(64), torch.nn.Linear(64, 8)).eval()
 
 
-def error_of(model: torch.nn.Module, inputs: torch.Tensor, options: dict[str, object]) -> float:
+def error_of(model: torch.nn.Module, inputs: torch.Tensor, options: dict[str, Any]) -> float:
     """Return how far the compiled model is from float32."""
     with torch.no_grad():
         expected, output = model(inputs), torch.compile(model, backend="xpu_amp", options=options)(inputs)
@@ -42,15 +41,15 @@ def main() -> None:
     device = xpu_amp_dynamo.default_device_type()
     torch.manual_seed(0)
     model, inputs = make_model().to(device), 100 * torch.randn(16, 64, device=device)
-    options = {"dtype": torch.float16, "inner_backend": "eager"}
+    options: dict[str, Any] = {"dtype": torch.float16, "inner_backend": "eager"}
     print(f"1. In float16 on {device} the error is {error_of(model, inputs, options)}.")
 
     explanation = xpu_amp_dynamo.explain(model, inputs, options=options, compare="float32")
     culprit = explanation.first_overflow()
     if culprit is None:
         raise SystemExit("nothing overflows here")
-    print(f"2. The first call that overflows is {culprit.op!r} of module {culprit.module!r}.")
-    print(f"   It runs lower because of this: {culprit.reason}.")
+    print(f"2. The first call that overflows is in module {culprit.module!r}; with its dtypes and the reason for them:")
+    print(f"   {culprit}")
 
     print("3. Searching ...")
     tolerance, given = arguments.tolerance, {"dtype": torch.float16}

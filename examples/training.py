@@ -63,7 +63,8 @@ def main() -> None:
     print("step   loss in bfloat16   loss in float32")
     for step in sorted({*range(0, steps, max(1, steps // 5)), steps - 1}):
         print(f"{step + 1:4}   {in_bfloat16[step]:16.4f}   {in_float32[step]:15.4f}")
-    dtypes = {str(tensor.dtype) for parameter in model.parameters() for tensor in (parameter, parameter.grad)}
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    dtypes = {str(tensor.dtype) for tensor in (*model.parameters(), *gradients)}
     print(f"Parameters and gradients are {' and '.join(dtypes)}.")
 
 
