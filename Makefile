@@ -6,6 +6,7 @@
 #   make sweep   larger sweeps, which CI leaves out
 #   make fuzz    as many random programs as PROGRAMS says, others in each run
 #   make check   style and types
+#   make docs    the documentation, as pages in $(DOCS)/index.html
 #   make test-torch TORCH=2.15.0   the central tests on another version of torch, in an environment of its own
 #   make benchmark  all tables of benchmarks/, with JSON in $(RESULTS); an hour on two cores
 # On a machine with an Intel GPU, name the index of PyTorch's XPU wheels (see pytorch.org, "Get Started"):
@@ -17,6 +18,7 @@ TORCH_INDEX ?=
 # As many as there are cores, of which each needs 2 GB of memory.
 WORKERS ?= $(shell cores=$$(nproc 2>/dev/null || echo 2); echo $$((cores < 8 ? cores : 8)))
 RESULTS ?= benchmark_results
+DOCS ?= docs_html
 PROGRAMS ?= 5000
 TORCH ?= 2.15.0
 # Builds of other versions: PyTorch's for CPUs. CUDA_STUBS=1 takes a build for CUDA from pip's own index, without CUDA.
@@ -50,7 +52,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 SET_TORCHVISION_ASIDE = { $(BIN)/pip install --quiet --constraint constraints.txt --no-deps --target $(VENV)/aside \
 	torchvision && $(BIN)/pip uninstall --quiet --yes torchvision; }
 
-.PHONY: demo test test-slow test-torch test-opencl sweep fuzz check benchmark clean
+.PHONY: demo test test-slow test-torch test-opencl sweep fuzz check docs benchmark clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.demo
@@ -81,6 +83,10 @@ check: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/python tests/check_types.py
 
+# Whatever Sphinx warns of is an error.
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -W --keep-going -n -q -E -b html docs $(DOCS)
+
 # Kernels come last: they are counted on the simulated XPU, which only CPU builds of torch have.
 benchmark: $(VENV)/.installed
 	mkdir -p $(RESULTS)
@@ -100,6 +106,10 @@ $(VENV)/.opencl: $(VENV)/.installed
 	$(BIN)/python -m xpu_amp_dynamo install-compiler
 	touch $@
 
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	touch $@
+
 $(TORCH_VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(TORCH_VENV)
 	sed '/^torch/d; /^triton/d; /^setuptools/d' constraints.txt > $(TORCH_VENV)/constraints.txt
@@ -107,4 +117,4 @@ $(TORCH_VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-torch-* build *.egg-info
+	rm -rf $(VENV) $(VENV)-torch-* build *.egg-info $(DOCS) docs/generated

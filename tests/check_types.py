@@ -1,4 +1,4 @@
-"""Runs the type checker on an installed wheel, and on what uses it: tests and benchmarks.
+"""Runs the type checker on an installed wheel, and on what uses it: tests, benchmarks and examples.
 
 It cannot follow the package's folders in the source tree.
 """
@@ -12,7 +12,8 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-USERS = ("benchmarks", "tests")
+# Of the documentation, what tests import; the rest is about Sphinx, which is not installed where types are checked.
+COPIED, USERS = ("benchmarks", "docs", "examples", "tests"), ("benchmarks", "examples", "tests")
 
 
 def install_into(folder: str) -> None:
@@ -27,7 +28,7 @@ def main() -> int:
     """Build the wheel, unpack it into a folder beside its users and check all of it; return mypy's exit status."""
     with tempfile.TemporaryDirectory() as folder:
         install_into(folder)
-        for users in USERS:
+        for users in COPIED:
             shutil.copytree(ROOT / users, Path(folder, users))
         command = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml")]
         return subprocess.run([*command, "xpu_amp_dynamo", *USERS], cwd=folder, check=False).returncode

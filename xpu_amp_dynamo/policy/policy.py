@@ -34,7 +34,7 @@ class Policy:
             calls, as those of stock PyTorch do. Compiled code cannot.
         follow: ops that run in the dtype of their first tensor, beside float32 parameters where kernels take them.
 
-    Each list takes op names, callables and overloads, as :func:`resolve_op` reads them.
+    Each list takes op names, callables such as ``torch.nn.functional.softmax``, and overloads.
 
     Raises:
         UnknownOpError: an entry is no registered out-of-place op.

@@ -98,7 +98,7 @@ class KernelReport:
 
     @property
     def host_fallbacks(self) -> list[KernelLaunch]:
-        """Calls of ops that no XPU runs: the host does, with copies there and back, or nothing can."""
+        """Calls of ops that no XPU runs; the host does, with copies there and back, or nothing can."""
         return [launch for launch in self.launches if launch.support in OFF_DEVICE]
 
     @property
