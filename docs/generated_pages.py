@@ -15,6 +15,8 @@ from xpu_amp_dynamo.policy.tables import completion
 # The headings of the reference, by the part of the package that a public name comes from.
 HEADINGS = {
     "backend": "Compiled code",
+    "configured": "The backend with options of its own",
+    "ipex": "Programs for IPEX",
     "exported": "Exported programs",
     "options": "Options",
     "runtime": "Eager code and kept weights",

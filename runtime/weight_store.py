@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import threading
@@ -184,12 +185,15 @@ class WeightStore:
         for user in list(self._users):
             user.forget()
         if not self._weights:
+            atexit.unregister(self.release)
             while self._stop_watching:
                 self._stop_watching.pop()()
 
     def _watch(self) -> None:
         """Watch for what version counters do not tell of: ``.data``, collectives, optimizers."""
         if not self._stop_watching:
+            # Later, as modules are taken apart, neither PyTorch's nor these hold what ending a watch takes.
+            atexit.register(self.release)
             self._stop_watching = [
                 register_optimizer_step_post_hook(self._after_step).remove,
                 watch_uncounted_writes(self.notice_writes),

@@ -282,7 +282,7 @@ def test_second_call_does_not_recompile_and_a_new_region_dtype_recompiles_once(i
 
 
 def test_float16_training_warns_once_and_works_with_a_scaler():
-    loss_scaling.warn_of_loss_scaling.cache_clear()
+    loss_scaling._warn_once.cache_clear()
     model = torch.nn.Linear(4, 4)
     x = torch.randn(2, 4)
     step = compiled(lambda x: model(x).square().mean(), dtype=torch.float16)
@@ -310,7 +310,7 @@ def test_float16_training_with_a_scaler_does_not_warn(enabled):
     class OwnScaler(torch.amp.GradScaler):
         pass
 
-    loss_scaling.warn_of_loss_scaling.cache_clear()
+    loss_scaling._warn_once.cache_clear()
     gc.collect()
     scaler = OwnScaler("cpu", enabled=enabled)
     model = torch.nn.Linear(4, 4)
@@ -319,8 +319,20 @@ def test_float16_training_with_a_scaler_does_not_warn(enabled):
         scaler.scale(compiled(model, dtype=torch.float16)(torch.randn(2, 4)).sum()).backward()
 
 
+def test_float16_training_without_a_scaler_warns_after_one_that_is_gone():
+    loss_scaling._warn_once.cache_clear()
+    model = torch.nn.Linear(4, 4)
+    scaler = torch.amp.GradScaler("cpu")
+    compiled(model, dtype=torch.float16)(torch.randn(2, 4))
+    del scaler
+    gc.collect()
+    torch._dynamo.reset()
+    with pytest.warns(UserWarning, match="torch.amp.GradScaler"):
+        compiled(model, dtype=torch.float16)(torch.randn(2, 4))
+
+
 def test_bfloat16_training_and_float16_inference_do_not_warn():
-    loss_scaling.warn_of_loss_scaling.cache_clear()
+    loss_scaling._warn_once.cache_clear()
     model = torch.nn.Linear(4, 4)
     compiled(model)(torch.randn(2, 4)).sum().backward()
     with torch.no_grad():

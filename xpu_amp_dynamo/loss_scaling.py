@@ -14,14 +14,17 @@ import torch
 _OURS_AND_TORCH = (str(Path(__file__).parent), str(Path(torch.__file__).parent))
 
 
-@functools.cache
 def warn_of_loss_scaling() -> None:
     """Warn once a process, where the user calls a model, that float16 gradients underflow without a scaler.
 
     Nothing happens where a ``torch.amp.GradScaler`` exists that is enabled.
     """
-    if any(issubclass(type(o), torch.amp.GradScaler) and o.is_enabled() for o in gc.get_objects()):
-        return
+    if not any(issubclass(type(o), torch.amp.GradScaler) and o.is_enabled() for o in gc.get_objects()):
+        _warn_once()
+
+
+@functools.cache
+def _warn_once() -> None:
     frame = _frame_of_user()
     warnings.warn_explicit(
         "float16 training needs loss scaling, or small gradients become zero: use torch.amp.GradScaler, or bfloat16, "

@@ -37,7 +37,7 @@ def test_dtype_of_the_region(dtype):
     def region():
         return torch.autocast("cpu", dtype)
 
-    loss_scaling.warn_of_loss_scaling.cache_clear()
+    loss_scaling._warn_once.cache_clear()
     context = pytest.warns(UserWarning, match="GradScaler") if dtype is torch.float16 else region()
     with context:
         outcome = assert_compiled_equals_eager(program, MATRICES, region=region)

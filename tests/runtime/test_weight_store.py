@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import gc
+import subprocess
+import sys
 from typing import Any
 from unittest import mock
 
@@ -33,6 +35,20 @@ def casts():
     counter = mock.Mock(wraps=weight_store.cast_weight)
     with WEIGHTS.casting_by(counter):
         yield counter
+
+
+def test_a_process_ends_without_a_word_about_weights_that_live_as_long():
+    """Those of a model that a module holds."""
+    program = """
+import torch, xpu_amp_dynamo
+import threading
+threading.model = model = torch.nn.Linear(4, 4)
+with torch.no_grad():
+    torch.compile(model, backend="xpu_amp", options={"inner_backend": "eager"})(torch.randn(2, 4))
+assert xpu_amp_dynamo.cached_weight_bytes(model) > 0
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stderr == ""
 
 
 @torch.no_grad()

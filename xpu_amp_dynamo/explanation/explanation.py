@@ -150,7 +150,8 @@ class Explanation:
         yield from (f"  captured again: {reason}" for reason in self.recompiles)
         overflow = self.first_overflow()
         if overflow is not None:
-            yield f"{overflow.name} ({overflow.line}, {overflow.module}) is the first that overflows"
+            place = ", ".join(filter(None, (overflow.line, f"module {overflow.module}" if overflow.module else "")))
+            yield f"{overflow.name} ({place or 'no line of code'}) is the first that overflows"
 
     def __str__(self) -> str:
         """Return the summary as text."""
