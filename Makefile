@@ -3,6 +3,7 @@
 #   make test    the tests, without the complete sweeps
 #   make test-slow   the complete sweeps that `make test` leaves out
 #   make test-opencl   the tests that need Intel's compiler and its OpenCL runtime, which it installs: 1.6 GB
+#   make test-integrations   the tests of accelerate, transformers' Trainer, Lightning, diffusers, peft and timm
 #   make sweep   larger sweeps, which CI leaves out
 #   make fuzz    as many random programs as PROGRAMS says, others in each run
 #   make check   style and types
@@ -52,7 +53,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 SET_TORCHVISION_ASIDE = { $(BIN)/pip install --quiet --constraint constraints.txt --no-deps --target $(VENV)/aside \
 	torchvision && $(BIN)/pip uninstall --quiet --yes torchvision; }
 
-.PHONY: demo test test-slow test-torch test-opencl sweep fuzz check docs benchmark clean
+.PHONY: demo test test-slow test-torch test-integrations test-opencl sweep fuzz check docs benchmark clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.demo
@@ -67,6 +68,9 @@ test-slow: $(VENV)/.installed
 
 test-torch: $(TORCH_VENV)/.installed
 	OMP_NUM_THREADS=1 $(TORCH_VENV)/bin/python -m pytest -n $(WORKERS) $(CENTRAL_TESTS) $(NOT_CENTRAL)
+
+test-integrations: $(VENV)/.integrations
+	$(PYTEST) tests/integrations
 
 test-opencl: $(VENV)/.opencl
 	$(PYTEST) $(addprefix tests/simulator/test_,$(addsuffix .py,intel_compiler opencl ops templates))
@@ -108,6 +112,10 @@ $(VENV)/.opencl: $(VENV)/.installed
 
 $(VENV)/.docs: $(VENV)/.installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	touch $@
+
+$(VENV)/.integrations: $(VENV)/.installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[test-integrations]"
 	touch $@
 
 $(TORCH_VENV)/.installed: pyproject.toml constraints.txt

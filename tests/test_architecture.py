@@ -78,14 +78,15 @@ FLOORS = [
     ["lowering.pipeline", "runtime"],
     ["lowering"],
     ["inductor", "dynamo"],
-    ["options", "loss_scaling"],
+    ["options", "loss_scaling", "plain_options"],
+    ["environment_options"],
     ["backend"],
     ["exported", "configured"],
     ["simulator"],
     ["explanation", "ipex"],
     ["tuning"],
     [""],
-    ["command_line"],
+    ["command_line", "integrations"],
     ["__main__", "ipex.__main__"],
 ]
 

@@ -15,6 +15,7 @@ from xpu_amp_dynamo.dynamo.backends import backend_named
 from xpu_amp_dynamo.dynamo.guards import guard_installed_policy, guard_regions_around
 from xpu_amp_dynamo.dynamo.kept_modules import kept_modules_of
 from xpu_amp_dynamo.dynamo.uncompiled_code import report_uncompiled_code
+from xpu_amp_dynamo.environment_options import parse_with_environment
 from xpu_amp_dynamo.errors import InvalidOptionError
 from xpu_amp_dynamo.inductor.compiler import inductor_compiler
 from xpu_amp_dynamo.inductor.settings import with_settings
@@ -52,7 +53,8 @@ def xpu_amp(
         gm: the graph that Dynamo captured.
         example_inputs: one value for each of its placeholders.
         mode: a mode of ``torch.compile`` for Inductor, such as ``"max-autotune"``.
-        options: see :class:`BackendOptions`.
+        options: see :class:`BackendOptions`. What they leave out may stand in the environment variable
+            ``XPU_AMP_OPTIONS``.
 
     Returns:
         The compiled function.
@@ -63,7 +65,7 @@ def xpu_amp(
         LoweringError: the graph cannot be lowered.
     """
     warn_of_newer_torch()
-    parsed = BackendOptions.parse(_with_mode(options, mode))
+    parsed = parse_with_environment(_with_mode(options, mode))
     compile_inner = _inner_backend(parsed)
     lower_under_options(gm, example_inputs, parsed)
     own, plan, differentiated = gm, WeightPlan(), _has_backward(example_inputs)

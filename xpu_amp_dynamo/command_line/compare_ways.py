@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from xpu_amp_dynamo.command_line.model_source import Source
+from xpu_amp_dynamo.environment_options import parse_with_environment
 from xpu_amp_dynamo.explanation.relative_error import largest_relative_error
-from xpu_amp_dynamo.options import BackendOptions
 from xpu_amp_dynamo.runtime.installation import keeping_installed_policy, uninstall
 from xpu_amp_dynamo.simulator.ways import WAYS
 from xpu_amp_dynamo.tuning.timing import interleaved_medians, keep_freed_memory, synchronize
@@ -71,7 +71,7 @@ def compare_ways(
 
 def _call(way: str, source: Source, device: str, options: Mapping[str, Any], train: bool) -> Callable[[], object]:
     """Return one call of a model, compiled one way."""
-    dtype = BackendOptions.parse(options).dtype
+    dtype = parse_with_environment(options).dtype
     if way == OURS:
         compiled = torch.compile(source.model, backend="xpu_amp", options=dict(options))
     else:

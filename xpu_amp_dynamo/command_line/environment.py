@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import os
 import platform
 import sys
 import sysconfig
@@ -14,6 +15,7 @@ from pathlib import Path
 import torch
 
 from xpu_amp_dynamo.compat.torch_version import checked_versions, support
+from xpu_amp_dynamo.environment_options import VARIABLE, environment_options
 from xpu_amp_dynamo.errors import XpuAmpError
 from xpu_amp_dynamo.inductor.host_compiler import host_compiler
 from xpu_amp_dynamo.simulator.intel_compiler import triton_xpu
@@ -50,7 +52,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look at everything that matters to the backend."""
-    return [*_versions(), *_devices(), *_tools(), *_simulation(), _ipex()]
+    return [*_versions(), *_devices(), *_tools(), *_simulation(), _ipex(), *_options()]
 
 
 def torch_build() -> str:
@@ -125,6 +127,12 @@ def _ipex() -> Finding:
         return Finding("IPEX", True, "not in this environment, as it should be")
     fix = "pip uninstall intel-extension-for-pytorch; policy='ipex' is what it did"
     return Finding("IPEX", False, "in this environment; it is archived and fits no torch that is supported here", fix)
+
+
+def _options() -> Iterator[Finding]:
+    """Look at the options that all compilation here takes from the environment, if it has any."""
+    if VARIABLE in os.environ:
+        yield _tried(VARIABLE, lambda: str(environment_options()))
 
 
 def _package(name: str, module: str, fix: str, *, optional: bool) -> Finding:

@@ -46,7 +46,7 @@ def command(
     """Print what was found for one model."""
     from xpu_amp_dynamo.command_line.device_choice import chosen_device
     from xpu_amp_dynamo.command_line.model_source import load_function, load_model
-    from xpu_amp_dynamo.tuning.plain_options import plain
+    from xpu_amp_dynamo.plain_options import plain
     from xpu_amp_dynamo.tuning.tune import tune
 
     source = load_model(factory, train=train).moved_to(chosen_device(device))

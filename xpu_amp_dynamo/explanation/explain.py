@@ -13,6 +13,7 @@ from torch import fx
 from xpu_amp_dynamo.backend import xpu_amp
 from xpu_amp_dynamo.compat.autocast import disabling_autocast
 from xpu_amp_dynamo.compat.compilations import break_behind, record_compilations
+from xpu_amp_dynamo.environment_options import parse_with_environment
 from xpu_amp_dynamo.errors import InvalidOptionError
 from xpu_amp_dynamo.explanation.compare import NodeError, compare_with_float32
 from xpu_amp_dynamo.explanation.explanation import ExplainedGraph, Explanation
@@ -80,7 +81,7 @@ def _checked(model: object, options: Mapping[str, Any] | None, compare: str | No
         raise TypeError(f"explain takes a model or a function, and got {type(model).__name__}")
     if compare not in (None, "float32"):
         raise InvalidOptionError(f"compare is {compare!r}; it may be 'float32', or None to run nothing beside")
-    parsed = BackendOptions.parse(options)
+    parsed = parse_with_environment(options)
     original = getattr(model, "_orig_mod", model)
     if isinstance(original, torch.nn.Module):
         parsed.kept_modules.check([name for name, _ in original.named_modules(remove_duplicate=False)])

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from xpu_amp_dynamo.environment_options import parse_with_environment
 from xpu_amp_dynamo.errors import InvalidOptionError
 from xpu_amp_dynamo.options import BackendOptions
 from xpu_amp_dynamo.tuning.cost import COSTS
@@ -60,7 +61,7 @@ def checked_options(
         raise InvalidOptionError("train is True in inference mode, which has no gradients; call tune outside of it")
     if cost not in COSTS:
         raise InvalidOptionError(f"cost is {cost!r}; it must be one of {list(COSTS)}")
-    parsed = BackendOptions.parse(options)
+    parsed = parse_with_environment(options)
     if cost == "bytes" and parsed.inner_backend != "inductor":
         raise InvalidOptionError(
             f"option 'inner_backend' is {parsed.inner_backend!r}, and bytes are those of Inductor's kernels; leave it "

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from xpu_amp_dynamo.compat.autocast import disabling_autocast
+from xpu_amp_dynamo.environment_options import environment_options
 from xpu_amp_dynamo.errors import TuningError
 from xpu_amp_dynamo.explanation.explain import explain
 from xpu_amp_dynamo.explanation.explanation import Explanation
@@ -57,7 +58,8 @@ def tune(
             the largest relative error of their tensors, and in training of all gradients together.
         tolerance: the largest error that is allowed.
         budget: how many choices to try at most; None for as many as there are.
-        options: options of the backend to start from; modules that they keep stay as they are.
+        options: options of the backend to start from, above those of the environment; modules that they
+            keep stay as they are.
         train: run the backward too, from the output's ``loss`` if it has one, else from all its tensors.
         cost: ``"bytes"`` that kernels move, of a model on the CPU those of a simulated XPU, or ``"time"`` of a call.
         progress: show a progress bar if the standard error is a terminal.
@@ -70,7 +72,7 @@ def tune(
         ValueError: the metric gives a number below 0.
     """
     calls, parsed = checked_calls(model, inputs), checked_options(options, metric, tolerance, budget, cost, train)
-    given = dict(options or {})
+    given = {**environment_options(), **(options or {})}
     names = [name for name, _ in model.named_modules(remove_duplicate=False)]
     parsed.kept_modules.check(names)
     costs = CountedBytes(model, calls[0], train) if cost == "bytes" else MeasuredTime(model, calls[0], train, given)

@@ -15,9 +15,9 @@ from rich.table import Table
 
 from xpu_amp_dynamo.errors import InvalidOptionError
 from xpu_amp_dynamo.options import BackendOptions
+from xpu_amp_dynamo.plain_options import options_from, plain
 from xpu_amp_dynamo.simulator.kernel_report import readable_bytes
 from xpu_amp_dynamo.simulator.report_text import text_of
-from xpu_amp_dynamo.tuning.plain_options import options_from, plain
 
 # The width of a terminal whose user has not changed it.
 WIDTH = 80

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
-from xpu_amp_dynamo.errors import InvalidOptionError
+from xpu_amp_dynamo.errors import InvalidOptionError, UnsupportedDtypeError
 from xpu_amp_dynamo.lowering.records import dtype_name
 from xpu_amp_dynamo.policy.cast_rule import Category
+from xpu_amp_dynamo.policy.devices import check_lower_dtype
 from xpu_amp_dynamo.policy.policy import Policy, policy_names
 
 LISTS = tuple(category.value for category in Category)
@@ -64,7 +65,7 @@ def _plain_policy(policy: Policy) -> str | dict[str, Any]:
 
 
 def _dtype(name: object) -> torch.dtype:
-    dtype = getattr(torch, str(name), None)
-    if not isinstance(dtype, torch.dtype):
-        raise InvalidOptionError(f"option 'dtype' is {name!r}; it must be 'bfloat16' or 'float16'")
-    return dtype
+    try:
+        return check_lower_dtype(str(name))
+    except UnsupportedDtypeError as error:
+        raise InvalidOptionError(f"option 'dtype': {error}") from error
