@@ -27,6 +27,7 @@ def main() -> None:
     assert lowered_calls(reports) == 2
     own = accelerator.unwrap_model(model, keep_torch_compile=False)
     for (name, parameter), wanted in zip(own.named_parameters(), alone.parameters(), strict=True):
+        assert wanted.grad is not None
         assert parameter.grad.dtype is torch.float32, name
         assert relative_error(parameter.grad, wanted.grad) < 0.02, name
     print("as one process", flush=True)

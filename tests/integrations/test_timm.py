@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -9,9 +11,9 @@ from tests.architectures.torchvision_ops import import_torchvision
 
 import_torchvision()
 import timm  # noqa: E402
-from timm.loss import LabelSmoothingCrossEntropy  # noqa: E402
-from timm.optim import create_optimizer_v2  # noqa: E402
-from timm.utils import ModelEmaV3  # noqa: E402
+from timm.loss.cross_entropy import LabelSmoothingCrossEntropy  # noqa: E402
+from timm.optim._optim_factory import create_optimizer_v2  # noqa: E402
+from timm.utils.model_ema import ModelEmaV3  # noqa: E402
 
 import xpu_amp_dynamo  # noqa: E402
 from tests.integrations.models import lowered_calls  # noqa: E402
@@ -19,7 +21,7 @@ from tests.support.comparison import relative_error  # noqa: E402
 
 IMAGES = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 LABELS = torch.tensor([0, 1, 2, 3])
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "resnet18": {},
     "vit_tiny_patch16_224": {"img_size": 32, "patch_size": 8, "depth": 2, "embed_dim": 32, "num_heads": 2},
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from tokenizers import Tokenizer
@@ -12,6 +14,7 @@ from transformers import (
     CompileConfig,
     PreTrainedTokenizerFast,
     Trainer,
+    TrainerCallback,
     TrainingArguments,
     pipeline,
 )
@@ -50,7 +53,7 @@ def trained(folder, way, options=EAGER, **settings):
     model = llama()
     if way == "compile":
         model.compile(backend="xpu_amp", options=options)
-    callbacks = [XpuAmpCallback(XpuAmpPlugin(options))] if way == "callback" else []
+    callbacks: list[TrainerCallback] = [XpuAmpCallback(XpuAmpPlugin(options))] if way == "callback" else []
     trainer = Trainer(model, arguments(folder, **settings), train_dataset=sentences(16), callbacks=callbacks)
     trainer.train()
     return trainer, torch.tensor([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
@@ -133,9 +136,12 @@ def generated(model, **settings):
 @pytest.mark.parametrize("cache", ["dynamic", "static", "static by CompileConfig"])
 def test_generation(cache):
     tokens, logits = generated(llama().eval())
-    model, settings = llama().eval(), {"cache_implementation": cache.split()[0]}
+    settings: dict[str, Any] = {"cache_implementation": cache.split()[0]}
+    model = llama().eval()
     if "by" in cache:
-        settings["compile_config"] = CompileConfig(backend="xpu_amp", mode=None, options=EAGER)
+        # Its annotations leave no room for the None that torch.compile needs beside options.
+        none: Any = None
+        settings["compile_config"] = CompileConfig(backend="xpu_amp", mode=none, options=EAGER)
         # What is compiled on GPUs of each kind is on the CPU only if it is asked for.
         settings["compile_config"]._compile_all_devices = True
     else:

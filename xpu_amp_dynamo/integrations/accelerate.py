@@ -60,7 +60,7 @@ class XpuAmpPlugin(TorchDynamoPlugin):
 
     def to_dict(self) -> dict[str, Any]:
         """Return all settings."""
-        return copy.deepcopy(vars(self))
+        return copy.deepcopy(self.__dict__)
 
     def to_kwargs(self) -> dict[str, Any]:
         """Return the keyword arguments for ``torch.compile``."""
