@@ -29,9 +29,9 @@ BIN := $(VENV)/bin
 TORCH_VENV := $(VENV)-torch-$(TORCH)
 # Without the pins of torch and what belongs to it, and without a constraint that the machine has for pip.
 TORCH_PIP = PIP_CONSTRAINT=/dev/null $(TORCH_VENV)/bin/pip install --quiet --constraint $(TORCH_VENV)/constraints.txt
-INSTALL_FOR_CPU = $(TORCH_PIP) torch==$(TORCH) --index-url $(CPU_INDEX) && $(TORCH_PIP) --editable ".[test-core]"
+INSTALL_FOR_CPU = $(TORCH_PIP) torch==$(TORCH) --index-url $(CPU_INDEX) && $(TORCH_PIP) --editable ".[test-core,simulator]"
 INSTALL_FOR_CUDA = $(TORCH_PIP) --no-deps torch==$(TORCH) packaging --editable . && \
-	$(TORCH_PIP) $$($(TORCH_VENV)/bin/python .ci/needs.py torch "xpu-amp-dynamo[test-core]") && \
+	$(TORCH_PIP) $$($(TORCH_VENV)/bin/python .ci/needs.py torch "xpu-amp-dynamo[test-core,simulator]") && \
 	$(TORCH_VENV)/bin/python .ci/cuda_stubs.py
 # Kernels of real models and of random programs on the simulated XPU.
 OPENCL_TESTS := tests/models/test_models.py::test_inductor_inference tests/models/test_models.py::test_inductor_training_step_in_a_region \
@@ -48,6 +48,14 @@ NOT_CENTRAL := $(foreach name,accumulation deployment distributed dynamic_shapes
 # One thread a process: threads of more processes than cores only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
+define INSTALL_TORCH
+$(PYTHON) -m venv $(VENV)
+$(BIN)/pip install --quiet torch==$$(sed -n 's/^torch==//p' constraints.txt) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+endef
+COMMA := ,
+# Builds of torch for GPUs bring the Triton that is theirs. PyPI's would take its place, and generates nothing for XPUs.
+AND_SIMULATOR := $(if $(TORCH_INDEX),,$(COMMA)simulator)
+
 # PyPI's torchvision is built for CUDA. Beside another build of torch it cannot be imported, and then neither can half of
 # transformers; tests/architectures finds it here and does without its compiled ops.
 SET_TORCHVISION_ASIDE = { $(BIN)/pip install --quiet --constraint constraints.txt --no-deps --target $(VENV)/aside \
@@ -55,7 +63,8 @@ SET_TORCHVISION_ASIDE = { $(BIN)/pip install --quiet --constraint constraints.tx
 
 .PHONY: demo test test-slow test-torch test-integrations test-opencl sweep fuzz check docs benchmark clean
 
-demo: $(VENV)/.installed
+# It needs less than the tests, but takes their environment where there is one.
+demo: $(or $(wildcard $(VENV)/.installed),$(VENV)/.demo)
 	$(BIN)/python -m benchmarks.demo
 
 # The second run repeats the eager tests on the simulated XPU.
@@ -99,10 +108,16 @@ benchmark: $(VENV)/.installed
 	done
 
 $(VENV)/.installed: pyproject.toml setup.py constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet torch==$$(sed -n 's/^torch==//p' constraints.txt) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[test]"
+	@echo "Installing into $(VENV): 2.5 GB of disk, three minutes on two cores."
+	$(INSTALL_TORCH)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[test$(AND_SIMULATOR)]"
 	$(BIN)/python -c "import torchvision" 2>/dev/null || $(SET_TORCHVISION_ASIDE)
+	touch $@
+
+$(VENV)/.demo: pyproject.toml setup.py constraints.txt
+	@echo "Installing into $(VENV): 1.6 GB of disk, two minutes on two cores."
+	$(INSTALL_TORCH)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[demo$(AND_SIMULATOR)]"
 	touch $@
 
 $(VENV)/.opencl: $(VENV)/.installed

@@ -1,4 +1,4 @@
-"""The demo: compiles two real models three ways and shows what mixed precision does to them.
+"""The demo: two real models three ways, as kernels that an Intel GPU would launch and as steps on the device present.
 
 python -m benchmarks.demo
 """
@@ -16,16 +16,17 @@ from dataclasses import dataclass
 import torch
 import transformers
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 import xpu_amp_dynamo
 from benchmarks.models import Inputs, Size, build, loss_and_output
+from xpu_amp_dynamo.errors import SimulatorError
+from xpu_amp_dynamo.simulator.kernel_report import readable_bytes
 from xpu_amp_dynamo.tuning.timing import interleaved_medians, synchronize
 
 MODELS = {
-    "llama": Size(width=256, layers=2, heads=4, batch=4, length=64),
-    "resnet": Size(width=64, layers=2, batch=4, length=64),
+    "llama": Size(width=256, layers=1, heads=4, batch=4, length=64),
+    "unet": Size(width=64, batch=4, length=64),
 }
 WAYS = ("float32", "stock autocast", "xpu_amp")
 OP_LABELS = {
@@ -51,6 +52,18 @@ class Way:
     compile_seconds: float
 
 
+class Progress:
+    """Says what is done now, a line each, so that it shows in a pipe too."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._started = time.perf_counter()
+
+    def say(self, text: str) -> None:
+        """Print what begins, and after how many seconds."""
+        self.console.print(f"[{time.perf_counter() - self._started:4.0f} s] {text}", markup=False, highlight=False)
+
+
 def make_step(way: str, model: torch.nn.Module, inputs: Inputs, device: str) -> Step:
     """Return a training step, forward and backward, compiled in one of ``WAYS``."""
     compiled = torch.compile(model, backend="xpu_amp" if way == "xpu_amp" else "inductor")
@@ -66,28 +79,44 @@ def make_step(way: str, model: torch.nn.Module, inputs: Inputs, device: str) -> 
     return step
 
 
-def show(name: str, size: Size, device: str, console: Console) -> None:
-    """Run one model in every way and print its table."""
+def show_kernels(name: str, size: Size, progress: Progress) -> None:
+    """Print what an Intel GPU would launch for one call of a model, where this build of PyTorch can tell."""
+    progress.say(f"{name}: generating the kernels of a GPU Max 1550, inference, three ways")
+    model, inputs = build(name, size, "cpu")
+    try:
+        report = xpu_amp_dynamo.xpu_kernels(
+            model, kwargs=inputs, options={"weights": "recast"}, beside=["stock autocast", "float32"]
+        )
+    except SimulatorError as error:
+        progress.say(f"{name}: no kernels of an Intel GPU here: {error}")
+        return
+    reports = {"xpu_amp": report, **report.beside}
+    table = Table("", *WAYS, title=f"{name}: what a GPU Max 1550 would launch, by Inductor's account, not timed")
+    table.add_row("kernels", *(str(reports[way].triton_launches) for way in WAYS))
+    table.add_row("of these only casts", *(str(reports[way].cast_launches) for way in WAYS))
+    table.add_row("calls of libraries", *(str(reports[way].extern_calls) for way in WAYS))
+    table.add_row("bytes moved", *(readable_bytes(reports[way].bytes_moved) for way in WAYS))
+    progress.console.print(table)
+
+
+def show_steps(name: str, size: Size, device: str, progress: Progress) -> None:
+    """Run training steps of one model in every way and print their tables."""
     reports: list[xpu_amp_dynamo.LoweringReport] = []
     ways: dict[str, Way] = {}
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
-        for way in WAYS:
-            task = progress.add_task(f"{name}: compiling, {way}", total=1)
-            torch._dynamo.reset()
-            step = make_step(way, *build(name, size, device), device)
-            with xpu_amp_dynamo.record_lowerings() as recorded:
-                started = time.perf_counter()
-                _, output = step()
-                synchronize(device)
-                ways[way] = Way(step, output, time.perf_counter() - started)
-            reports += recorded
-            progress.update(task, completed=1)
-        task = progress.add_task(f"{name}: timing", total=1)
-        medians = interleaved_medians({way: ways[way].step for way in WAYS}, device=device)
-        progress.update(task, completed=1)
-    console.print(_operations(name, reports, ways["xpu_amp"].compile_seconds))
-    console.print(_comparison(name, ways, medians))
+    for way in WAYS:
+        progress.say(f"{name}: compiling a training step on {device}, {way}")
+        torch._dynamo.reset()
+        step = make_step(way, *build(name, size, device), device)
+        with xpu_amp_dynamo.record_lowerings() as recorded:
+            started = time.perf_counter()
+            _, output = step()
+            synchronize(device)
+            ways[way] = Way(step, output, time.perf_counter() - started)
+        reports += recorded
+    progress.say(f"{name}: timing")
+    medians = interleaved_medians({way: ways[way].step for way in WAYS}, device=device)
+    progress.console.print(_operations(name, reports, ways["xpu_amp"].compile_seconds))
+    progress.console.print(_comparison(name, ways, medians))
 
 
 def _operations(name: str, reports: list[xpu_amp_dynamo.LoweringReport], compile_seconds: float) -> Table:
@@ -118,7 +147,7 @@ def _comparison(name: str, ways: dict[str, Way], medians: dict[str, float]) -> T
 
 
 def main() -> None:
-    """Show every model of the demo on the best device present."""
+    """Show every model of the demo: the kernels of an Intel GPU, and steps on the best device present."""
     transformers.logging.set_verbosity_error()
     logging.getLogger("torch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*dynamo_pgo force disabled")
@@ -126,10 +155,14 @@ def main() -> None:
     device = xpu_amp_dynamo.default_device_type()
     threads = f", {torch.get_num_threads()} threads" if device == "cpu" else ""
     console.print(f"xpu_amp_dynamo on torch {torch.__version__}, device [bold]{device}[/bold]{threads}")
+    console.print("This takes about three minutes on two cores, nearly all of them Inductor's compilations.")
     # Compile times are of compilations, not of reading what an earlier run left on disk.
     torch.compiler.config.force_disable_caches = True
+    progress = Progress(console)
     for name, size in MODELS.items():
-        show(name, size, device, console)
+        show_kernels(name, size, progress)
+        show_steps(name, size, device, progress)
+    progress.say("done")
     if device == "cpu":
         console.print(
             "Times are of this CPU and say nothing about an Intel GPU; bfloat16 is fast only where the CPU has it."
