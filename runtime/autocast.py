@@ -47,8 +47,8 @@ def autocast(
         >>> with xpu_amp_dynamo.autocast(dtype=torch.float16):
         ...     y = model(x)
     """
-    device_type, dtype = _prepare(device_type, dtype, enabled, policy)
-    return torch.autocast(device_type, dtype, enabled, cache_enabled)
+    prepared_type, prepared_dtype = _prepare(device_type, dtype, enabled, policy)
+    return torch.autocast(prepared_type, prepared_dtype, enabled, cache_enabled)
 
 
 # Dynamo runs this while it compiles instead of looking into it: the region that it then sees is plain

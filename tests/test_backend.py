@@ -210,7 +210,7 @@ def test_mode_is_an_option_beside_the_others():
     with pytest.raises(InvalidOptionError, match="option 'mode' is 'default' beside mode='reduce-overhead'"):
         backend.xpu_amp(gm, [torch.randn(2, 2)], mode="reduce-overhead", options={"mode": "default"})
     chosen = []
-    options = {
+    options: dict[str, Any] = {
         "mode": "max-autotune-no-cudagraphs",
         "inductor": {"post_grad_custom_pre_pass": lambda graph: chosen.append(torch._inductor.config.max_autotune)},
     }

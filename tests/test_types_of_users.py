@@ -12,7 +12,7 @@ import pytest
 
 from tests.check_types import install_into
 
-PROGRAM = (Path(__file__).parent / "user_of_the_package.py").read_text()
+PROGRAM = (Path(__file__).parent / "user_of_the_package.txt").read_text()
 CHECKERS = {
     # The cache is that of both runs: PyTorch itself takes longest.
     "mypy": ["mypy", "--strict", "--cache-dir", "../cache"],

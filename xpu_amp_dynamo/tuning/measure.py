@@ -19,7 +19,7 @@ from xpu_amp_dynamo.simulator.xpu_kernels import run_backward
 Metric = Callable[[Any, Any], Any]
 Options = Mapping[str, Any]
 # What an inner backend needs that compiles nothing: the same ops, casts and dtypes, tried in a fraction of the time.
-QUICK = {"inner_backend": "eager", "mode": None, "inductor": {}, "weights": "recast"}
+QUICK: dict[str, Any] = {"inner_backend": "eager", "mode": None, "inductor": {}, "weights": "recast"}
 
 
 @dataclass(frozen=True)
