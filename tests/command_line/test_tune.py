@@ -57,6 +57,11 @@ def test_other_commands_take_it(tuned, run):
         (["tune", "my_models:layer", "--inner-backend", "eager"], 1, "give cost='time'"),
         (["tune", "my_models:stops", "--out", "my_models.py/found.toml"], 2, "cannot write 'my_models.py/found.toml'"),
         (["explain", "my_models:stops", "--html", "my_models.py/found.html"], 2, "cannot write"),
+        (
+            ["bench", "my_models:stops", "--json", "my_models.py/found.json"],
+            2,
+            "cannot write 'my_models.py/found.json'",
+        ),
         (["explain", "my_models:layer", "--tuning", "nothing.toml"], 2, "'nothing.toml' does not exist"),
         (["explain", "my_models:layer", "--tuning", "my_models.py"], 1, "my_models.py is no tuning"),
     ],

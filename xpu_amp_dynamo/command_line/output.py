@@ -24,22 +24,29 @@ def json_option(*names: str) -> Callable[[Function], Function]:
         *names,
         "json_file",
         metavar="FILE",
-        type=click.Path(dir_okay=False, writable=True, allow_dash=True),
+        type=OutputFile(or_stdout=True),
         help="Write all of it as JSON; - writes to the standard output, and nothing else does.",
     )
 
 
 class OutputFile(click.Path):
-    """A file that a command writes at its end, in a folder that is made before anything else is done."""
+    """A file that a command writes at its end, in a folder that is made before anything else is done.
+
+    Args:
+        or_stdout: take ``-`` for the standard output; paths are then text.
+    """
 
     name = "FILE"
 
-    def __init__(self) -> None:
-        super().__init__(dir_okay=False, writable=True, path_type=Path)
+    def __init__(self, *, or_stdout: bool = False) -> None:
+        path_type = str if or_stdout else Path
+        super().__init__(dir_okay=False, writable=True, allow_dash=or_stdout, path_type=path_type)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the path."""
         path: Any = super().convert(value, param, ctx)
+        if path == STDOUT:
+            return path
         try:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -66,7 +73,7 @@ def write_json(document: Mapping[str, Any], json_file: str | None) -> None:
 
     Args:
         document: dicts, lists, numbers and text; anything else is written as text.
-        json_file: path of the file, ``"-"`` for the standard output, None for nowhere.
+        json_file: path of the file, in a folder that exists, ``"-"`` for the standard output, None for nowhere.
 
     Raises:
         UsageError: the file cannot be written.
@@ -83,7 +90,6 @@ def write_json(document: Mapping[str, Any], json_file: str | None) -> None:
         click.echo(text, nl=False)
         return
     try:
-        Path(json_file).parent.mkdir(parents=True, exist_ok=True)
         Path(json_file).write_text(text)
     except OSError as error:
         raise click.UsageError(f"cannot write {json_file!r}: {error}; name another file by --json") from error
