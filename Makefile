@@ -115,7 +115,7 @@ $(VENV)/.installed: pyproject.toml setup.py constraints.txt
 	touch $@
 
 $(VENV)/.demo: pyproject.toml setup.py constraints.txt
-	@echo "Installing into $(VENV): 1.6 GB of disk, two minutes on two cores."
+	@echo "Installing into $(VENV): 1.9 GB of disk, two minutes on two cores."
 	$(INSTALL_TORCH)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[demo$(AND_SIMULATOR)]"
 	touch $@

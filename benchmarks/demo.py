@@ -114,7 +114,7 @@ def show_steps(name: str, size: Size, device: str, progress: Progress) -> None:
             ways[way] = Way(step, output, time.perf_counter() - started)
         reports += recorded
     progress.say(f"{name}: timing")
-    medians = interleaved_medians({way: ways[way].step for way in WAYS}, device=device)
+    medians = interleaved_medians({way: ways[way].step for way in WAYS}, device=device, rounds=7, warmup=1)
     progress.console.print(_operations(name, reports, ways["xpu_amp"].compile_seconds))
     progress.console.print(_comparison(name, ways, medians))
 
@@ -155,7 +155,9 @@ def main() -> None:
     device = xpu_amp_dynamo.default_device_type()
     threads = f", {torch.get_num_threads()} threads" if device == "cpu" else ""
     console.print(f"xpu_amp_dynamo on torch {torch.__version__}, device [bold]{device}[/bold]{threads}")
-    console.print("This takes about three minutes on two cores, nearly all of them Inductor's compilations.")
+    console.print("This takes about four minutes on two cores, most of them Inductor's compilations.")
+    if device == "cpu":
+        console.print("Times are of this CPU, where bfloat16 is slow unless it has it; they say nothing about a GPU.")
     # Compile times are of compilations, not of reading what an earlier run left on disk.
     torch.compiler.config.force_disable_caches = True
     progress = Progress(console)
@@ -163,10 +165,6 @@ def main() -> None:
         show_kernels(name, size, progress)
         show_steps(name, size, device, progress)
     progress.say("done")
-    if device == "cpu":
-        console.print(
-            "Times are of this CPU and say nothing about an Intel GPU; bfloat16 is fast only where the CPU has it."
-        )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from xpu_amp_dynamo.errors import UnsupportedDeviceError
+from xpu_amp_dynamo.errors import InvalidOptionError, UnsupportedDeviceError
 from xpu_amp_dynamo.policy.devices import check_lower_dtype, device_type_meant
 from xpu_amp_dynamo.policy.policy import Policy, as_policy
 from xpu_amp_dynamo.runtime.hide_from_dynamo import hide_from_dynamo
@@ -42,11 +42,15 @@ def autocast(
         UnsupportedDtypeError: ``dtype`` is neither bfloat16 nor float16.
         UnknownPolicyError: ``policy`` is neither a policy nor the name of one.
         PolicyConflictError: another policy is installed already.
+        InvalidOptionError: ``enabled`` or ``cache_enabled`` is no bool.
 
     Example:
         >>> with xpu_amp_dynamo.autocast(dtype=torch.float16):
         ...     y = model(x)
     """
+    for name, value in (("enabled", enabled), ("cache_enabled", cache_enabled)):
+        if not isinstance(value, bool):
+            raise InvalidOptionError(f"{name} of autocast is {value!r}; it must be True or False")
     prepared_type, prepared_dtype = _prepare(device_type, dtype, enabled, policy)
     return torch.autocast(prepared_type, prepared_dtype, enabled, cache_enabled)
 

@@ -230,6 +230,8 @@ def test_dtypes_and_devices_have_several_names(name):
 def test_options_of_a_configured_backend_are_checked_at_once():
     with pytest.raises(InvalidOptionError, match=r"unknown options \['dytpe'\]; did you mean 'dtype'\?"):
         xpu_amp_dynamo.backend_with(dytpe="float16")
+    with pytest.raises(InvalidOptionError, match="was given mode='default' beside a backend with options; give all to"):
+        xpu_amp_dynamo.backend_with()(torch.fx.symbolic_trace(lambda x: x), [torch.ones(2)], mode="default")
     first, second, other = (xpu_amp_dynamo.backend_with(dtype=dtype, **EAGER) for dtype in ("half", "half", "bf16"))
     x = torch.randn(4, 4)
 

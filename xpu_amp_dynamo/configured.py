@@ -9,6 +9,7 @@ from typing import Any
 from torch import fx
 
 from xpu_amp_dynamo.backend import CompiledFunction, xpu_amp
+from xpu_amp_dynamo.errors import InvalidOptionError
 from xpu_amp_dynamo.options import BackendOptions
 
 
@@ -27,8 +28,15 @@ class ConfiguredBackend:
         # What logs and errors of torch.compile call it.
         return "xpu_amp"
 
-    def __call__(self, gm: fx.GraphModule, example_inputs: Sequence[Any]) -> CompiledFunction:
-        """Compile a graph as :func:`xpu_amp` does."""
+    def __call__(self, gm: fx.GraphModule, example_inputs: Sequence[Any], **beside: Any) -> CompiledFunction:
+        """Compile a graph as :func:`xpu_amp` does.
+
+        Raises:
+            InvalidOptionError: ``torch.compile`` was given options or a mode of its own beside.
+        """
+        if beside:
+            given = " and ".join(f"{name}={value!r}" for name, value in beside.items())
+            raise InvalidOptionError(f"torch.compile was given {given} beside a backend with options; give all to it")
         return xpu_amp(gm, example_inputs, options=self.options)
 
 

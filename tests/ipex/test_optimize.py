@@ -286,12 +286,34 @@ def test_frozen_parameters_thaw():
 def test_groups_have_learning_rates_of_their_own():
     model = Net()
     before = copy.deepcopy(model.state_dict())
-    groups: Any = [{"params": model.fc.parameters(), "lr": 0.0}, {"params": model.conv.parameters()}]
+    others = [*model.embedding.parameters(), *model.norm.parameters(), *model.conv.parameters()]
+    groups: Any = [{"params": model.fc.parameters(), "lr": 0.0}, {"params": others}]
     model, optimizer = optimize(model, BFLOAT16, torch.optim.SGD(groups, 0.1), inplace=True)
     train(model, optimizer)
     state = model.state_dict()
     assert torch.equal(state["fc.weight"], before["fc.weight"])
     assert not torch.equal(state["conv.weight"], before["conv.weight"])
+
+
+def test_weights_of_another_optimizer_stay_float32_until_it_comes():
+    """Its updates of stored weights would be rounded away."""
+    model = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 16).requires_grad_(False))
+    first, second = (torch.optim.SGD(model[i].parameters(), 1e-4) for i in (0, 1))
+    optimize(model, BFLOAT16, first, inplace=True)
+    assert [layer.weight.dtype for layer in model] == [BFLOAT16, FLOAT32, BFLOAT16]
+    with torch.autocast("cpu", BFLOAT16):
+        loss = model(torch.randn(8, 16)).float().square().mean()
+    loss.backward()
+    before = copy.deepcopy(model.state_dict())
+    for optimizer in (first, second):
+        optimizer.step()
+    for index in (0, 1):
+        moved = model.state_dict()[f"{index}.weight"] - before[f"{index}.weight"]
+        assert torch.allclose(moved, -1e-4 * model[index].weight.grad.float(), rtol=1e-3, atol=1e-8)
+    optimize(model, BFLOAT16, second, inplace=True)
+    assert [layer.weight.dtype for layer in model] == [BFLOAT16] * 3
+    with pytest.raises(InvalidOptionError, match="holds no parameter of the model"):
+        optimize(model, BFLOAT16, torch.optim.SGD(nn.Linear(2, 2).parameters()), inplace=True)
 
 
 # A warning of theirs, that steps come in the wrong order, would be an error here.

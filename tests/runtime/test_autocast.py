@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 import xpu_amp_dynamo
 from xpu_amp_dynamo import Policy, autocast
-from xpu_amp_dynamo.errors import PolicyConflictError, UnsupportedDeviceError, UnsupportedDtypeError
+from xpu_amp_dynamo.errors import InvalidOptionError, PolicyConflictError, UnsupportedDeviceError, UnsupportedDtypeError
 
 BFLOAT16, FLOAT16, FLOAT32, FLOAT64 = torch.bfloat16, torch.float16, torch.float32, torch.float64
 
@@ -246,6 +246,17 @@ def test_vmap_and_grad(device):
 def test_unsupported_dtype(device, dtype):
     with pytest.raises(UnsupportedDtypeError, match=r"use torch.bfloat16 or torch.float16"):
         autocast(device, dtype)
+    assert xpu_amp_dynamo.installed_policy(device) is None
+
+
+@pytest.mark.parametrize("name", ["enabled", "cache_enabled"])
+def test_what_is_no_bool_is_refused_before_anything_is_changed(device, name):
+    with (
+        pytest.raises(InvalidOptionError, match=f"{name} of autocast is 1; it must be True or False"),
+        autocast(device, **{name: 1}),
+    ):
+        pass
+    assert not torch.is_autocast_enabled(device)
     assert xpu_amp_dynamo.installed_policy(device) is None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import nn
 
@@ -17,7 +19,9 @@ TRAINING = frozenset({*_CONVOLUTIONS, nn.Conv1d, nn.Linear, nn.Embedding, nn.Emb
 Places = dict[nn.Module, dict[str, nn.Parameter]]
 
 
-def places_to_lower(model: nn.Module, layers: frozenset[type[nn.Module]]) -> Places:
+def places_to_lower(
+    model: nn.Module, layers: frozenset[type[nn.Module]], updated: Collection[torch.Tensor] | None = None
+) -> Places:
     """Return the float32 parameters to store in the lower precision, by their modules.
 
     A module's parameters go together, and so do modules that share one: a weight that is tied to what must stay
@@ -26,19 +30,24 @@ def places_to_lower(model: nn.Module, layers: frozenset[type[nn.Module]]) -> Pla
     Args:
         model: the model.
         layers: the types of modules to lower.
+        updated: the parameters that an optimizer with masters updates. Others that require gradients stay float32:
+            another optimizer would round its updates away. None if nothing is trained.
     """
     places = {module: dict(module.named_parameters(recurse=False)) for module in model.modules()}
     places = {module: parameters for module, parameters in places.items() if parameters}
-    lowered = {module for module, own in places.items() if type(module) in layers and _all_float32(own)}
+    lowered = {module for module, own in places.items() if type(module) in layers and _may_lower(own, updated)}
     while kept := lowered & _sharing(places, places.keys() - lowered):
         lowered -= kept
     return {module: parameters for module, parameters in places.items() if module in lowered}
 
 
-def _all_float32(parameters: dict[str, nn.Parameter]) -> bool:
-    """Tell whether parameters are plain float32 tensors."""
+def _may_lower(parameters: dict[str, nn.Parameter], updated: Collection[torch.Tensor] | None) -> bool:
+    """Tell whether parameters are plain float32 tensors, which only an optimizer with masters updates."""
     return all(
-        type(parameter) is nn.Parameter and parameter.dtype is torch.float32 for parameter in parameters.values()
+        type(parameter) is nn.Parameter
+        and parameter.dtype is torch.float32
+        and (updated is None or parameter in updated or not parameter.requires_grad)
+        for parameter in parameters.values()
     )
 
 

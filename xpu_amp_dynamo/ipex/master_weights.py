@@ -145,7 +145,7 @@ def _backwards(masters: Masters) -> Masters:
     return {master: weight for weight, master in masters.items()}
 
 
-def _held(optimizer: Any) -> set[nn.Parameter]:
+def parameters_of(optimizer: Any) -> set[nn.Parameter]:
     """Return the parameters that an optimizer holds."""
     return {parameter for group in optimizer.param_groups for parameter in group["params"]}
 
@@ -153,7 +153,7 @@ def _held(optimizer: Any) -> set[nn.Parameter]:
 @torch.no_grad()
 def _take_weights_and_gradients(optimizer: Any) -> None:
     """Give the masters what was written to their weights since the last step, and their gradients."""
-    held = _held(optimizer)
+    held = parameters_of(optimizer)
     for weight, master in optimizer.master_weights.items():
         if weight in held:
             master.data = renewed(weight, master)
@@ -164,7 +164,7 @@ def _take_weights_and_gradients(optimizer: Any) -> None:
 @torch.no_grad()
 def _write_weights(optimizer: Any) -> None:
     """Write the masters to their weights."""
-    held = _held(optimizer)
+    held = parameters_of(optimizer)
     for weight, master in optimizer.master_weights.items():
         if master in held:
             weight.copy_(master)

@@ -10,7 +10,7 @@ from torch import nn
 
 from xpu_amp_dynamo.errors import InvalidOptionError
 from xpu_amp_dynamo.ipex.lowered_layers import INFERENCE, TRAINING, places_to_lower
-from xpu_amp_dynamo.ipex.master_weights import give_masters
+from xpu_amp_dynamo.ipex.master_weights import give_masters, parameters_of
 from xpu_amp_dynamo.ipex.stored_weights import original_weights, store_weights
 
 LEVELS = ("O0", "O1")
@@ -41,7 +41,8 @@ def optimize(
     """Store the weights of a model in a lower precision, as ``ipex.optimize`` did on XPUs.
 
     Weights of linear layers, convolutions, embeddings and LSTMs are stored; state dicts stay float32, and load from
-    either. In training the optimizer updates float32 masters of them. All arguments but these change only speed,
+    either. In training the optimizer updates float32 masters of them; weights that require gradients and are not the
+    optimizer's stay float32, until a call with theirs. All arguments but these change only speed,
     memory or rounding that Inductor decides; they are accepted and do nothing.
 
     Args:
@@ -88,9 +89,10 @@ def _copies(
 
 def _store(model: nn.Module, dtype: torch.dtype, optimizer: torch.optim.Optimizer | None) -> None:
     """Store a model's weights, and give the optimizer their masters."""
-    layers = INFERENCE[dtype] if optimizer is None else TRAINING
-    store_weights(places_to_lower(model, layers), dtype, keep_masters=optimizer is not None)
-    if optimizer is not None:
+    if optimizer is None:
+        store_weights(places_to_lower(model, INFERENCE[dtype]), dtype, keep_masters=False)
+    else:
+        store_weights(places_to_lower(model, TRAINING, parameters_of(optimizer)), dtype, keep_masters=True)
         give_masters(optimizer, _masters(model))
 
 
@@ -119,18 +121,27 @@ def _check(model: Any, dtype: Any, optimizer: Any, level: str, graph_mode: Any) 
     if isinstance(model, torch.jit.ScriptModule):
         return
     _check_mode(model, dtype, optimizer)
+    _check_parameters(model, optimizer)
     _device_type(model)
     _check_stored_before(model, dtype, optimizer)
 
 
+def _check_parameters(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> None:
+    """Refuse the optimizer of another model."""
+    if optimizer is not None and parameters_of(optimizer).isdisjoint(model.parameters()):
+        raise InvalidOptionError(
+            "the optimizer holds no parameter of the model; give the one that was made of model.parameters()"
+        )
+
+
 def _check_mode(model: nn.Module, dtype: Any, optimizer: Any) -> None:
-    """Refuse an optimizer for inference, training without one, and float16 training."""
+    """Refuse an optimizer for inference, training without one, what is none, and float16 training."""
+    if not isinstance(optimizer, torch.optim.Optimizer | None):
+        raise InvalidOptionError(f"optimizer must be a torch.optim.Optimizer, and was {type(optimizer).__name__}")
     if model.training and optimizer is None:
         raise InvalidOptionError("the model is in training mode; call model.eval() first, or give its optimizer too")
     if not model.training and optimizer is not None:
         raise InvalidOptionError("the model is in evaluation mode; call model.train() first, or leave optimizer out")
-    if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
-        raise InvalidOptionError(f"optimizer must be a torch.optim.Optimizer, and was {type(optimizer).__name__}")
     if model.training and dtype is torch.float16:
         raise InvalidOptionError(
             "weights cannot be trained in float16, which IPEX refused on XPUs too; use dtype=torch.bfloat16, or keep "
