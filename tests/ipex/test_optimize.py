@@ -297,7 +297,7 @@ def test_groups_have_learning_rates_of_their_own():
 
 def test_weights_of_another_optimizer_stay_float32_until_it_comes():
     """Its updates of stored weights would be rounded away."""
-    model = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 16).requires_grad_(False))
+    model: Any = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 16).requires_grad_(False))
     first, second = (torch.optim.SGD(model[i].parameters(), 1e-4) for i in (0, 1))
     optimize(model, BFLOAT16, first, inplace=True)
     assert [layer.weight.dtype for layer in model] == [BFLOAT16, FLOAT32, BFLOAT16]
