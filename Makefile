@@ -41,8 +41,7 @@ OPENCL_TESTS := tests/models/test_models.py::test_inductor_inference tests/model
 EAGER_TESTS := tests/runtime tests/conformance/test_eager.py tests/test_specification_snippets.py
 CENTRAL_TESTS := tests/test_backend.py tests/test_policy.py tests/test_autocast_test_lists.py tests/test_private_names.py \
 	tests/test_torch_version.py tests/test_specification_snippets.py tests/lowering tests/runtime \
-	tests/conformance/test_eager.py tests/conformance/test_compiled_ops.py::test_in_a_region tests/programs \
-	tests/models/test_models.py::test_lowered_equals_eager_autocast_and_is_close_to_float32
+	tests/conformance/test_eager.py tests/conformance/test_compiled_ops.py::test_in_a_region tests/programs
 # What takes longest, and depends least on the version.
 NOT_CENTRAL := $(foreach name,accumulation deployment distributed dynamic_shapes float32_programs memory random_programs training,--ignore tests/programs/test_$(name).py)
 # One thread a process: threads of more processes than cores only wait for each other.
