@@ -9,6 +9,7 @@ import torch
 from torch._dynamo.exc import BackendCompilerFailed
 
 import xpu_amp_dynamo
+from tests.conftest import skip_unless_simulated
 from tests.support.comparison import compile_program
 from xpu_amp_dynamo.command_line.environment import examine
 from xpu_amp_dynamo.environment_options import VARIABLE, environment_options
@@ -124,6 +125,17 @@ def test_explain_explains_what_would_be_compiled(monkeypatch):
     explanation = xpu_amp_dynamo.explain(torch.nn.Linear(4, 4), X)
     assert "f32 to f16" in str(explanation)
     assert "bf16" not in str(explanation)
+
+
+def test_kernels_of_all_ways_are_in_the_dtype_of_the_variable(monkeypatch):
+    skip_unless_simulated()
+    monkeypatch.setenv(VARIABLE, '{"dtype": "float16"}')
+    report = xpu_amp_dynamo.xpu_kernels(
+        torch.nn.Linear(8, 8), torch.randn(4, 8), region=True, beside=["stock autocast"]
+    )
+    for each in (report, report.beside["stock autocast"]):
+        assert torch.float16 in {dtype for launch in each.launches for dtype in launch.input_dtypes}
+        assert torch.bfloat16 not in {dtype for launch in each.launches for dtype in launch.input_dtypes}
 
 
 def test_compiled_code_keeps_what_it_was_compiled_with(monkeypatch):

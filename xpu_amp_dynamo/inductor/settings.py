@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -24,7 +25,7 @@ def check_settings(patches: Mapping[str, Any]) -> None:
     """
     for name in patches:
         if not is_setting(name):
-            near = difflib.get_close_matches(str(name), torch._inductor.list_options(), n=3)
+            near = difflib.get_close_matches(str(name), sorted(_setting_names()), n=3)
             hint = f"near matches: {near}" if near else "see torch._inductor.list_options()"
             raise InvalidOptionError(f"option 'inductor': Inductor has no setting {name!r}; {hint}")
     try:
@@ -35,10 +36,16 @@ def check_settings(patches: Mapping[str, Any]) -> None:
 
 def is_setting(name: object) -> bool:
     """Tell whether Inductor has a setting of a name, which may have dashes."""
-    return isinstance(name, str) and name.replace("-", "_") in torch._inductor.list_options()
+    return isinstance(name, str) and name.replace("-", "_") in _setting_names()
 
 
-def check_mode(mode: object, inner_backend: str = "inductor") -> None:
+@functools.cache
+def _setting_names() -> frozenset[str]:
+    """Return the names of all settings; PyTorch copies the settings themselves to list them."""
+    return frozenset(torch._inductor.list_options())
+
+
+def check_mode(mode: object, inner_backend: str) -> None:
     """Check a mode of ``torch.compile``.
 
     Args:

@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._triton import has_triton_package
 
 from xpu_amp_dynamo.compat.pytree import tensors_of_result
+from xpu_amp_dynamo.environment_options import parse_with_environment
 from xpu_amp_dynamo.errors import InvalidOptionError
 from xpu_amp_dynamo.options import BackendOptions
 from xpu_amp_dynamo.runtime.autocast import autocast
@@ -82,7 +83,7 @@ def _checked(model: object, options: Mapping[str, Any] | None, beside: Sequence[
     unknown = [way for way in beside if way not in WAYS[1:]]
     if unknown:
         raise InvalidOptionError(f"beside names {unknown}; the ways are {list(WAYS[1:])}")
-    return BackendOptions.parse(options)
+    return parse_with_environment(options)
 
 
 def _region(way: str, options: BackendOptions) -> AbstractContextManager[Any]:
