@@ -61,12 +61,12 @@ class LoweringOptions:
     skippable: ClassVar[Sequence[str]] = SKIPPABLE_CAPTURED
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "policy", _checked("policy", as_policy, self.policy))
+        object.__setattr__(self, "policy", checked_option("policy", as_policy, self.policy))
         for name in ("enabled", "preserve_output_dtype"):
             _check(name, getattr(self, name), isinstance(getattr(self, name), bool), "True or False")
-        object.__setattr__(self, "dtype", _checked("dtype", check_lower_dtype, self.dtype))
+        object.__setattr__(self, "dtype", checked_option("dtype", check_lower_dtype, self.dtype))
         if self.device_type is not None:
-            object.__setattr__(self, "device_type", _checked("device_type", check_device_type, self.device_type))
+            object.__setattr__(self, "device_type", checked_option("device_type", check_device_type, self.device_type))
         _check_skipped(self.skip_passes, self.skippable)
         ModulePatterns.parse(self.keep_float32, self.keep_lower)
 
@@ -208,8 +208,17 @@ def _check(name: str, value: object, legal: bool, expected: str) -> None:
         raise InvalidOptionError(f"option {name!r} is {value!r}; it must be {expected}")
 
 
-def _checked(name: str, check: Callable[[Any], Checked], value: object) -> Checked:
-    """Return what a check makes of a value; its error names the option."""
+def checked_option(name: str, check: Callable[[Any], Checked], value: object) -> Checked:
+    """Return what a check makes of the value of an option.
+
+    Args:
+        name: the option.
+        check: returns the value as it is used, and raises if it is illegal.
+        value: what was given.
+
+    Raises:
+        InvalidOptionError: the check raised; the error names the option.
+    """
     try:
         return check(value)
     except (UnsupportedDtypeError, UnsupportedDeviceError, UnknownPolicyError) as error:

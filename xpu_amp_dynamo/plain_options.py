@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from xpu_amp_dynamo.errors import InvalidOptionError, UnsupportedDtypeError
+from xpu_amp_dynamo.errors import InvalidOptionError
 from xpu_amp_dynamo.lowering.records import dtype_name
+from xpu_amp_dynamo.options import checked_option
 from xpu_amp_dynamo.policy.cast_rule import Category
 from xpu_amp_dynamo.policy.devices import check_lower_dtype
 from xpu_amp_dynamo.policy.policy import Policy, policy_names
@@ -36,7 +37,7 @@ def options_from(found: Mapping[str, Any]) -> dict[str, Any]:
     """
     options = dict(found)
     if "dtype" in options:
-        options["dtype"] = _dtype(options["dtype"])
+        options["dtype"] = checked_option("dtype", check_lower_dtype, options["dtype"])
     if isinstance(options.get("policy"), Mapping):
         options["policy"] = Policy(**options["policy"])
     return options
@@ -62,10 +63,3 @@ def _plain_policy(policy: Policy) -> str | dict[str, Any]:
         return policy.name
     lists = {name: sorted(getattr(policy, name)) for name in LISTS}
     return {"name": policy.name, "casts_inside_kernels": policy.casts_inside_kernels, **lists}
-
-
-def _dtype(name: object) -> torch.dtype:
-    try:
-        return check_lower_dtype(str(name))
-    except UnsupportedDtypeError as error:
-        raise InvalidOptionError(f"option 'dtype': {error}") from error

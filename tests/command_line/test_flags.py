@@ -86,6 +86,11 @@ def test_values_are_those_that_the_backend_takes():
     assert BackendOptions.parse({**found, "inductor": {"max_autotune": True}}).policy.name == "torch"
 
 
+@pytest.mark.parametrize("name", ["bf16", "bfloat16", "torch.bfloat16"])
+def test_dtypes_have_the_names_that_the_option_takes(name):
+    assert parse(BackendOptions, "--dtype", name) == {"dtype": torch.bfloat16}
+
+
 def test_an_option_that_comes_is_a_flag_by_itself():
     found = parse(NewOptions, "--regions", "a", "--regions", "b", "--level", "3", "--kind", "two")
     assert found == {"regions": ["a", "b"], "level": 3, "kind": "two"}

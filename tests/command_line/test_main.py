@@ -47,7 +47,7 @@ def test_version(run):
         (["doctor", "--dtype", "float16"], "are about a model"),
         (["doctor", "--simulated-xpu"], "give --check or MODULE:FACTORY"),
         (["doctor", "--check", "--simulated-xpu", "--device", "cpu"], "leave --device cpu out"),
-        (["doctor", "m:f", "--dtype", "float64"], "is not one of 'bfloat16', 'float16'"),
+        (["doctor", "m:f", "--dtype", "float64"], "cannot lower to 'float64'; use torch.bfloat16 or torch.float16"),
         (["doctor", "m:f", "--inductor", "max_autotune"], "give KEY=VALUE"),
         (["kernels", "m:f", "--part", "max-1500"], "'max-1550'"),
         (["kernels", "m:f", "--beside", "stock"], "'stock autocast'"),

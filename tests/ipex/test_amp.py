@@ -64,6 +64,22 @@ def test_default_is_bfloat16_also_for_stock_regions(xpu):
     assert layer(x).dtype is FLOAT32
 
 
+@pytest.mark.parametrize("norm", [torch.nn.LayerNorm(4), torch.nn.GroupNorm(2, 4), torch.nn.RMSNorm(4)])
+def test_norms_of_ipex_follow_their_input(xpu, norm):
+    """Kernels of PyTorch for GPUs refuse float32 parameters there, or give float32; those of IPEX did neither."""
+    xpu_amp_dynamo.install("ipex", "xpu")
+    layer, norm, x = torch.nn.Linear(4, 4).to(xpu), norm.to(xpu), torch.randn(2, 4, device=xpu)
+
+    def step(x):
+        with torch.autocast("xpu"):
+            y = norm(layer(x))
+            return y, layer(y)
+
+    compiled = torch.compile(step, backend="xpu_amp", options={"inner_backend": "eager"})
+    for run in (step, compiled):
+        assert [y.dtype for y in run(x)] == [BFLOAT16, BFLOAT16]
+
+
 def test_nested_and_disabled_regions(xpu):
     layer, x = torch.nn.Linear(4, 4).to(xpu), torch.randn(2, 4, device=xpu)
     with XPU.amp.autocast():

@@ -419,6 +419,7 @@ def trained():
         (lambda: dict(zip(("model", "optimizer"), trained(), strict=True), dtype=FLOAT16), "GradScaler"),
         (lambda: {"model": evaluated(), "dtype": torch.int8}, "use torch.bfloat16 or torch.float16"),
         (lambda: {"model": evaluated(), "level": "O2"}, "none of O0, O1"),
+        (lambda: {"model": evaluated(), "inplace": "yes"}, "inplace is 'yes'; it must be True or False"),
         (lambda: {"model": evaluated(), "graph_mode": True}, "torch.compile"),
         (lambda: {"model": len}, "takes a torch.nn.Module"),
         (lambda: {"model": nn.Linear(2, 2), "optimizer": "sgd"}, "must be a torch.optim.Optimizer"),

@@ -73,7 +73,9 @@ def test_random_programs_in_regions(device, lower):
             except (RuntimeError, TypeError):
                 assume(False)  # what eager code refuses, such as a product of two dtypes
             allowed, largest = allowed_errors(program.function(), inputs(), exact)
-            assume(lower is torch.bfloat16 or largest < 30000)
+            # Some kernels overflow inside, such as matrix_exp's: then eager code does too.
+            overflows = largest >= 30000 or not all(value.isfinite().all() for value in floats(expected))
+            assume(lower is torch.bfloat16 or not overflows)
             compiled = torch.compile(program.function(compiled=True), backend="xpu_amp", dynamic=False)
             try:
                 actual = observe_in_a_region(compiled, lower, device)

@@ -136,10 +136,8 @@ def _value_type(hint: Any) -> click.ParamType:
     """Return what reads the value of a flag; words that an option does not take, it refuses itself."""
     import torch
 
-    from xpu_amp_dynamo.policy.cast_rule import LOWER_DTYPES
-
     if hint is torch.dtype:
-        return _Dtype([str(dtype).removeprefix("torch.") for dtype in LOWER_DTYPES])
+        return _Dtype()
     if typing.get_origin(hint) is typing.Literal:
         return click.Choice([str(value) for value in typing.get_args(hint)])
     if hint is int:
@@ -147,13 +145,19 @@ def _value_type(hint: Any) -> click.ParamType:
     return click.FLOAT if hint is float else click.STRING
 
 
-class _Dtype(click.Choice):
-    """A dtype by its name."""
+class _Dtype(click.ParamType):
+    """A dtype to lower to, by any of its names."""
+
+    name = "dtype"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        import torch
+        from xpu_amp_dynamo.errors import UnsupportedDtypeError
+        from xpu_amp_dynamo.policy.devices import check_lower_dtype
 
-        return getattr(torch, str(super().convert(value, param, ctx)))
+        try:
+            return check_lower_dtype(value)
+        except UnsupportedDtypeError as error:
+            self.fail(str(error), param, ctx)
 
 
 def _without_none(hint: Any) -> Any:

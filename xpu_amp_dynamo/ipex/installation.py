@@ -40,7 +40,8 @@ def install_torch_xpu_amp(policy: Policy | str | None = None) -> None:
     Args:
         policy: what the first region of ``torch.xpu.amp.autocast`` installs, a policy or the name of one. None means
             the one installed by then, else ``"xpu"``: Intel's documented lists, completed so that PyTorch's own
-            kernels run what IPEX's ran. ``"ipex"`` is what the GPU build of IPEX 2.1 registered, and nothing besides.
+            kernels run what IPEX's ran. ``"ipex"`` is what the GPU build of IPEX 2.1 registered, with norms that
+            follow their input, as its kernels did.
 
     Raises:
         ForeignExtensionError: ``torch.xpu.amp`` is there already, by IPEX itself.

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 _CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-# By module type, not subclasses. From IPEX's nn/utils/_parameter_wrapper.py, release/xpu/2.1.40, which had
-# recurrent layers in bfloat16 only.
+# By module type, not subclasses, as in IPEX's nn/utils/_parameter_wrapper.py. Its lists for XPUs could not be read:
+# these are its lists for CPUs, where the tests of its XPU branch of 2.1 say nothing else, such as of float16.
 INFERENCE = {
     torch.bfloat16: frozenset({*_CONVOLUTIONS, nn.Linear, nn.Embedding, nn.LSTM}),
     torch.float16: frozenset({*_CONVOLUTIONS, nn.Linear, nn.Embedding}),

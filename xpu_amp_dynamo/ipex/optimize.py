@@ -47,7 +47,8 @@ def optimize(
 
     Args:
         model: the model, in evaluation mode for inference, in training mode with an optimizer.
-        dtype: ``torch.bfloat16``, or for inference ``torch.float16``. None and others leave the weights alone.
+        dtype: ``torch.bfloat16``, or for inference ``torch.float16``. None, ``torch.float32`` and
+            ``torch.float64`` leave the weights alone, as they did in IPEX.
         optimizer: any optimizer of the model's parameters, whose lists of parameters stay the same objects.
         level: ``"O0"`` or ``"O1"``; weights are stored in both.
         inplace: False makes deep copies, but of a model on XPUs, which IPEX changed in place all the same.
@@ -61,7 +62,7 @@ def optimize(
             types of devices, was stored in another precision, its optimizer cannot be copied, or an argument is
             illegal. Nothing was changed.
     """
-    _check(model, dtype, optimizer, level, graph_mode)
+    _check(model, dtype, optimizer, level, inplace, graph_mode)
     if not isinstance(model, torch.jit.ScriptModule) and dtype in _LOWER:
         if not inplace and _device_type(model) != "xpu":
             model, optimizer = _copies(model, optimizer)
@@ -106,7 +107,7 @@ def _masters(model: nn.Module) -> dict[nn.Parameter, nn.Parameter]:
     }
 
 
-def _check(model: Any, dtype: Any, optimizer: Any, level: str, graph_mode: Any) -> None:
+def _check(model: Any, dtype: Any, optimizer: Any, level: Any, inplace: Any, graph_mode: Any) -> None:
     """Refuse what cannot be done."""
     if not isinstance(model, nn.Module):
         raise InvalidOptionError(f"optimize takes a torch.nn.Module, and was given {type(model).__name__}")
@@ -114,6 +115,8 @@ def _check(model: Any, dtype: Any, optimizer: Any, level: str, graph_mode: Any) 
         raise InvalidOptionError(f"optimize cannot store weights in {dtype!r}; use torch.bfloat16 or torch.float16")
     if level not in LEVELS:
         raise InvalidOptionError(f"level {level!r} is none of {', '.join(LEVELS)}")
+    if not isinstance(inplace, bool):
+        raise InvalidOptionError(f"inplace is {inplace!r}; it must be True or False")
     if graph_mode:
         raise InvalidOptionError(
             "graph_mode is gone; use torch.compile(model, backend='ipex') on what optimize returns"

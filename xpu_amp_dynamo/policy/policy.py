@@ -207,7 +207,13 @@ _TABLES = {
         "promote": documented.PROMOTE + completion.PROMOTE,
         "follow": completion.FOLLOW,
     },
-    "ipex": {"lower_precision": ipex.LOWER_PRECISION, "float32": ipex.FLOAT32, "promote": ipex.PROMOTE},
+    # Norms of that extension read float32 parameters beside an input in lower precision; PyTorch's for GPUs refuse it.
+    "ipex": {
+        "lower_precision": ipex.LOWER_PRECISION,
+        "float32": ipex.FLOAT32,
+        "promote": ipex.PROMOTE,
+        "follow": completion.FOLLOW,
+    },
     "torch": {
         "lower_precision": torch_xpu.LOWER_PRECISION,
         "float32": torch_xpu.FLOAT32,
