@@ -30,6 +30,7 @@ class LoweringReport:
     long it took. ``kept`` maps each pattern of ``keep_float32`` and ``keep_lower`` that matched in the graph to
     the names of the modules that it matched there. ``calls`` and ``each_cast`` list calls and casts one by one, in
     program order, where :func:`record_lowerings` is asked for details. ``number`` counts the lowerings of this process.
+    ``device_type`` is what it was for, and ``present`` the device types that have tensors in the graph.
     """
 
     ops: Counter[str] = field(default_factory=Counter)
@@ -39,13 +40,24 @@ class LoweringReport:
     calls: list[LoweredCall] = field(default_factory=list)
     each_cast: list[LoweredCast] = field(default_factory=list)
     number: int = field(default_factory=itertools.count().__next__)
+    device_type: str = ""
+    present: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
         """Return the report as a sentence."""
         done = {what.replace("_", " "): count for what, count in self.ops.most_common() if what != "untouched"}
         calls = ", ".join(f"{count} {what}" for what, count in done.items()) or "no call that the policy lists"
         left = f", {self.ops['untouched']} left as they are" if self.ops["untouched"] else ""
-        return f"{calls}{left}; {self.casts} cast{'' if self.casts == 1 else 's'}, in {self.seconds * 1e3:.1f} ms"
+        casts = f"{self.casts} cast{'' if self.casts == 1 else 's'}, in {self.seconds * 1e3:.1f} ms"
+        return f"{calls}{left}; {casts}{self._missed()}"
+
+    def _missed(self) -> str:
+        """Return what to say where the graph has tensors, and none on the device type that it was lowered for."""
+        if not self.present or self.device_type in self.present:
+            return ""
+        return (
+            f"; its tensors are on {' and '.join(sorted(self.present))}, which lowering for {self.device_type} leaves"
+        )
 
 
 @contextlib.contextmanager

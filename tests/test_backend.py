@@ -196,6 +196,18 @@ def test_lower_refuses_options_of_compiled_code(options):
     assert gm.code == before
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda model: xpu_amp_dynamo.lower(model, [torch.randn(1, 2)]), r"got Linear; .* torch.fx.symbolic_trace"),
+        (lambda model: xpu_amp_dynamo.lower_exported(model), r"torch.export.export\(model, inputs\).* got Linear"),
+    ],
+)
+def test_what_is_no_graph_is_refused(call, message):
+    with pytest.raises(TypeError, match=message):
+        call(torch.nn.Linear(2, 2))
+
+
 def test_mode_without_inductor_is_refused():
     gm = torch.fx.symbolic_trace(lambda x: x @ x)
     with pytest.raises(InvalidOptionError, match="mode 'max-autotune' is Inductor's"):
@@ -364,6 +376,16 @@ def test_reports_are_recorded():
     assert report.seconds > 0
     compiled(lambda x: x @ x)(torch.randn(4, 4))
     assert len(reports) == 1
+
+
+@pytest.mark.parametrize(("device_type", "said"), [("cpu", ""), ("xpu", "are on cpu, which lowering for xpu leaves")])
+def test_a_report_says_where_no_tensor_is_on_the_device_type(device_type, said):
+    with xpu_amp_dynamo.record_lowerings() as reports:
+        compiled(lambda x: x @ x, device_type=device_type)(torch.randn(4, 4))
+    (report,) = reports
+    assert (report.device_type, report.present) == (device_type, {"cpu"})
+    assert str(report).endswith(said)
+    assert ("its tensors" in str(report)) == bool(said)
 
 
 @pytest.mark.parametrize("inner", ["eager", "inductor"])

@@ -96,11 +96,18 @@ def lower(gm: fx.GraphModule, example_inputs: Sequence[Any], **options: Any) -> 
         InvalidOptionError: an option is unknown, outside its legal set, or about compilation.
         BannedOpError: the policy bans an op of the graph.
         LoweringError: the graph cannot be lowered.
+        TypeError: ``gm`` is no graph module.
 
     Example:
         >>> gm = torch.fx.symbolic_trace(lambda x, w: torch.relu(x @ w))
         >>> xpu_amp_dynamo.lower(gm, [torch.randn(2, 3), torch.randn(3, 4)]).print_readable()
     """
+    if not isinstance(gm, fx.GraphModule):
+        raise TypeError(
+            f"lower takes a torch.fx.GraphModule, and got {type(gm).__name__}; compile a model by torch.compile(model, "
+            'backend="xpu_amp"), make a graph by torch.fx.symbolic_trace(model), or give an exported program to '
+            "lower_exported"
+        )
     lower_under_options(gm, example_inputs, LoweringOptions.parse_for("lower", options))
     return gm
 
@@ -120,7 +127,8 @@ def lower_under_options(
         modules: the kept modules; None if they are to be looked for.
     """
     modules = kept_modules_of(gm, example_inputs, options.kept_modules) if modules is None else modules
-    device_type = options.device_type or _device_type(gm, example_inputs)
+    present = _device_types(gm, example_inputs)
+    device_type = options.device_type or next((kind for kind in AUTOCAST_KEYS if kind in present), "cpu")
     state = _initial_state(device_type, options)
     if captured_in_region(gm.graph, device_type):
         guard_installed_policy(device_type)
@@ -138,6 +146,7 @@ def lower_under_options(
         skip=options.skip_passes,
         modules=modules,
     )
+    report.device_type, report.present = device_type, present
     publish_report(report)
     trace_artifact("xpu_amp_lowered_graph", lambda: gm.print_readable(print_output=False))
     trace_artifact("xpu_amp_decisions", lambda: "\n".join(map(str, [report, *report.calls, *report.each_cast])))
@@ -155,11 +164,10 @@ def _initial_state(device_type: str, options: LoweringOptions) -> AutocastState:
     return AutocastState(options.enabled and not off, options.dtype, grad_enabled=torch.is_grad_enabled())
 
 
-def _device_type(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> str:
-    """Return the device type of a graph's tensors: that of an accelerator if any of them is on one."""
+def _device_types(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> frozenset[str]:
+    """Return the types of the devices that hold a graph's tensors."""
     values = [*example_inputs, *map(value_of, gm.graph.nodes)]
-    present = {value.device.type for value in values if isinstance(value, torch.Tensor)}
-    return next((device_type for device_type in AUTOCAST_KEYS if device_type in present), "cpu")
+    return frozenset(value.device.type for value in values if isinstance(value, torch.Tensor))
 
 
 def _with_mode(options: Mapping[str, Any] | None, mode: str | None) -> Mapping[str, Any] | None:

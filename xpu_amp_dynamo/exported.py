@@ -39,12 +39,18 @@ def lower_exported(exported_program: torch.export.ExportedProgram, **options: An
         InvalidOptionError: an option is unknown, outside its legal set, or about compilation.
         BannedOpError: the policy bans an op of the program.
         LoweringError: the program cannot be lowered.
+        TypeError: this is no exported program.
 
     Example:
         >>> exported = torch.export.export(model, (x,))
         >>> lowered = xpu_amp_dynamo.lower_exported(exported, dtype=torch.bfloat16, weights="cached")
         >>> torch._inductor.aoti_compile_and_package(lowered, package_path="model.pt2")
     """
+    if not isinstance(exported_program, torch.export.ExportedProgram):
+        raise TypeError(
+            f"lower_exported takes what torch.export.export(model, inputs) returns, and got "
+            f"{type(exported_program).__name__}"
+        )
     parsed = ExportOptions.parse_for("lower_exported", options)
     gm, signature = _copied(exported_program.graph_module), copy.deepcopy(exported_program.graph_signature)
     before = [node.name if isinstance(node, fx.Node) else None for node in _outputs(gm)]
