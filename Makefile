@@ -37,7 +37,7 @@ INSTALL_FOR_CUDA = $(TORCH_PIP) --no-deps torch==$(TORCH) packaging --editable .
 OPENCL_TESTS := tests/models/test_models.py::test_inductor_inference tests/models/test_models.py::test_inductor_training_step_in_a_region \
 	tests/programs/test_float32_programs.py::test_float32_programs_through_inductor \
 	tests/programs/test_random_programs_in_regions.py \
-	$(foreach model,bert unet,tests/programs/test_training.py::test_inductor_s_curve[$(model)-bfloat16])
+	tests/programs/test_training.py::test_inductor_s_curve[unet-bfloat16]
 EAGER_TESTS := tests/runtime tests/conformance/test_eager.py tests/test_specification_snippets.py
 CENTRAL_TESTS := tests/test_backend.py tests/test_policy.py tests/test_autocast_test_lists.py tests/test_private_names.py \
 	tests/test_torch_version.py tests/test_specification_snippets.py tests/lowering tests/runtime \

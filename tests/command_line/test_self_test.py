@@ -166,7 +166,7 @@ def test_failures_are_printed_first_line_only():
     assert list(table.columns[1].cells) == ["first \\[bold]line"]
 
 
-@pytest.mark.slow
+@pytest.mark.sweep
 @pytest.mark.filterwarnings("ignore")
 def test_all_of_it(run_command, tmp_path, device):
     result = run_command("doctor", "--check", "--device", device, "--out", "report.json")

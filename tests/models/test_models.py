@@ -31,6 +31,11 @@ COMPILABLE = [pytest.param(name, marks=LATER.get(name, ())) for name in MODELS]
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 
 
+def slow_or_sweep(*slow: str) -> list[object]:
+    """Return all models, of which the slow tests take some, and the larger sweeps the others."""
+    return [pytest.param(name, marks=pytest.mark.slow if name in slow else pytest.mark.sweep) for name in MODELS]
+
+
 class Step(NamedTuple):
     """What one training step gives."""
 
@@ -121,8 +126,7 @@ def test_inductor_training_step(name, device):
     assert_close(alone, reference, torch.bfloat16)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", slow_or_sweep("bert", "unet"))
 def test_inductor_training_step_in_a_region(name, device):
     model, inputs = build(name, Size(), device)
     reference = train(model, model, inputs)
@@ -134,7 +138,7 @@ def test_inductor_training_step_in_a_region(name, device):
     assert_close(inside, eager, torch.bfloat16)
 
 
-@pytest.mark.parametrize("name", [*(pytest.param(name, marks=pytest.mark.slow) for name in KINDS), *OTHERS])
+@pytest.mark.parametrize("name", slow_or_sweep("resnet"))
 def test_inductor_inference(name, device):
     model, inputs = build(name, Size(layers=1), device)
     with torch.no_grad():

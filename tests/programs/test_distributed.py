@@ -13,8 +13,8 @@ import torch.distributed as dist
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="this build of torch has no torch.distributed")
 WITH_AND_WITHOUT_REGION = [
-    ("aot_eager", "region"),
     ("aot_eager", "none"),
+    pytest.param("aot_eager", "region", marks=pytest.mark.slow),
     pytest.param("inductor", "region", marks=pytest.mark.sweep),
 ]
 

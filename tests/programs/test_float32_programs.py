@@ -28,8 +28,8 @@ FEW = settings(
     print_blob=True,
     phases=[Phase.generate, *([Phase.shrink] if NUMBER else [])],
 )
-MANY = settings(FEW, max_examples=int(NUMBER or 80))
-INDUCTOR = settings(FEW, max_examples=int(NUMBER or 80) // 4)
+MANY = settings(FEW, max_examples=int(NUMBER or 48))
+INDUCTOR = settings(FEW, max_examples=int(NUMBER or 48) // 4)
 
 
 LOWER = (torch.bfloat16, torch.float16)

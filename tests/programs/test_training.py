@@ -112,10 +112,16 @@ def test_lowered_curve_is_that_of_eager_autocast(name, dtype):
     assert {p.dtype for p in model.parameters()} == {gradient.dtype for gradient in gradients_of(model)} == {FLOAT32}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "dtype"),
-    [("bert", BFLOAT16), ("llama", BFLOAT16), ("resnet", BFLOAT16), ("unet", BFLOAT16), ("unet", FLOAT16)],
+    [
+        pytest.param("bert", BFLOAT16, marks=pytest.mark.slow),
+        # A minute each.
+        pytest.param("llama", BFLOAT16, marks=pytest.mark.sweep),
+        pytest.param("resnet", BFLOAT16, marks=pytest.mark.sweep),
+        pytest.param("unet", BFLOAT16, marks=pytest.mark.slow),
+        pytest.param("unet", FLOAT16, marks=pytest.mark.slow),
+    ],
     ids=lambda value: str(value).removeprefix("torch."),
 )
 def test_inductor_s_curve(name, dtype, device):

@@ -10,7 +10,7 @@ from benchmarks.models import MODELS, Size, build
 from tests.simulator.triton_ir import compile_to_ir, kernel_sources
 
 # The others are left to the larger sweeps: each takes half a minute.
-KINDS = ("bert", "mixtral", "unet")
+KINDS = ("mixtral",)
 NAMES = [pytest.param(name, marks=pytest.mark.slow if name in KINDS else pytest.mark.sweep) for name in sorted(MODELS)]
 
 

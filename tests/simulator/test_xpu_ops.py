@@ -19,9 +19,10 @@ OF_OTHER_LIBRARIES = {
     "transformers.grouped_mm_fallback.default",
     "transformers.grouped_mm_fallback_backward.default",
 }
-# The others are left to the slow tests: each takes ten seconds.
-FEW = ("bert", "unet")
-NAMES = [pytest.param(name, marks=() if name in FEW else pytest.mark.slow) for name in sorted(MODELS)]
+# The others take up to a minute: those with ops that no other has are left to the slow tests, the rest to the sweeps.
+FEW, SLOW = ("bert", "unet"), ("mixtral", "whisper")
+MARKS = {**dict.fromkeys(FEW, ()), **dict.fromkeys(SLOW, pytest.mark.slow)}
+NAMES = [pytest.param(name, marks=MARKS.get(name, pytest.mark.sweep)) for name in sorted(MODELS)]
 
 
 @pytest.mark.parametrize(
