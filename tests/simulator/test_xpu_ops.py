@@ -21,8 +21,11 @@ OF_OTHER_LIBRARIES = {
 }
 # The others take up to a minute: those with ops that no other has are left to the slow tests, the rest to the sweeps.
 FEW, SLOW = ("bert", "unet"), ("mixtral", "whisper")
-MARKS = {**dict.fromkeys(FEW, ()), **dict.fromkeys(SLOW, pytest.mark.slow)}
-NAMES = [pytest.param(name, marks=MARKS.get(name, pytest.mark.sweep)) for name in sorted(MODELS)]
+NAMES = [
+    *FEW,
+    *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW),
+    *(pytest.param(name, marks=pytest.mark.sweep) for name in sorted(MODELS.keys() - {*FEW, *SLOW})),
+]
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator
+from pathlib import Path
+from traceback import FrameSummary
 
+import torch._dynamo.backends.distributed
+import torch._dynamo.polyfills
+import torch.nn.parallel.distributed
 from torch._dynamo.utils import graph_break_reasons
 
+# What DistributedDataParallel does around a model's forward, and where Dynamo says that it splits graphs for it: both
+# break graphs, and neither calls an op (torch 2.13.0).
+_OF_DATA_PARALLEL = {torch.nn.parallel.distributed.__file__, torch._dynamo.backends.distributed.__file__}
+# Where frames stand that Dynamo sees behind a line of other code: managers of contexts, and what it calls for builtins.
+_BEHIND = (contextlib.__file__, str(Path(torch._dynamo.polyfills.__file__).parent))
 logger = logging.getLogger(__name__)
 # Places in the code that were reported, and how many of Dynamo's reasons were looked at.
 _reported: set[tuple[str, int | None]] = set()
@@ -40,6 +51,11 @@ def _new_breaks() -> Iterator[tuple[str, int | None, str, str]]:
     reasons = graph_break_reasons
     first, _seen = (_seen if _seen <= len(reasons) else 0), len(reasons)
     for reason in reasons[first:]:
-        if reason.user_stack:
-            frame = reason.user_stack[-1]
+        frame = _frame_at(reason.user_stack)
+        if frame is not None and frame.filename not in _OF_DATA_PARALLEL:
             yield frame.filename, frame.lineno, frame.name, reason.reason.partition("\n")[0]
+
+
+def _frame_at(stack: list[FrameSummary]) -> FrameSummary | None:
+    """Return the innermost frame of a graph break that is of code which somebody wrote for a purpose of its own."""
+    return next((frame for frame in reversed(stack) if not frame.filename.startswith(_BEHIND)), None)

@@ -95,9 +95,9 @@ def train(
     return [mean_over_processes(loss) for loss in losses]
 
 
-def compiler(inner_backend: str, region: bool) -> Callable[[nn.Module], Any]:
+def compiler(inner_backend: str, region: bool, **more: Any) -> Callable[[nn.Module], Any]:
     """Return what compiles a model whole; outside its region, if it has one, in float32."""
-    options: dict[str, Any] = {"inner_backend": inner_backend, "enabled": not region}
+    options: dict[str, Any] = {"inner_backend": inner_backend, "enabled": not region, **more}
     return lambda model: torch.compile(model, backend="xpu_amp", options=options)
 
 
