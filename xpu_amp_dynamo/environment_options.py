@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ LEGAL = (
     "or the path of a .toml or .json file of them"
 )
 _READERS: Mapping[str, Callable[[str], Any]] = {
-    ".json": json.loads,
+    ".json": lambda text: json.loads(text, object_pairs_hook=_each_once),
     ".toml": lambda text: tomlkit.parse(text).unwrap(),
 }
 
@@ -58,17 +59,20 @@ def environment_options() -> dict[str, Any]:
         return {}
     try:
         document = _read(value)
+    except (ValueError, OSError, tomlkit.exceptions.ParseError) as error:
+        raise InvalidOptionError(f"environment variable {VARIABLE} is {value!r}: {error}; {LEGAL}") from error
+    try:
         options = options_from(document.get("options", document))
         BackendOptions.parse(options)
-    except (ValueError, TypeError, OSError, tomlkit.exceptions.ParseError) as error:
-        raise InvalidOptionError(f"environment variable {VARIABLE} is {value!r}: {error}; {LEGAL}") from error
+    except (ValueError, TypeError) as error:
+        raise InvalidOptionError(f"environment variable {VARIABLE} is {value!r}: {error}") from error
     return options
 
 
 def _read(value: str) -> Mapping[str, Any]:
     """Return what the variable holds or names."""
     if value.startswith("{"):
-        found = json.loads(value)
+        found = _READERS[".json"](value)
     else:
         path = Path(value).expanduser()
         if path.suffix not in _READERS:
@@ -77,3 +81,11 @@ def _read(value: str) -> Mapping[str, Any]:
     if not isinstance(found, Mapping) or not isinstance(found.get("options", {}), Mapping):
         raise InvalidOptionError(f"it holds {found!r}, which is no table of options")
     return found
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object whose names are given once each, as TOML demands."""
+    twice = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
+    if twice:
+        raise InvalidOptionError(f"it gives {', '.join(map(repr, twice))} more than once")
+    return dict(pairs)

@@ -58,6 +58,17 @@ def test_refusals(mode, device, said):
     assert torch.get_float32_matmul_precision() == "highest"
 
 
+def test_tf32_on_a_simulated_xpu_rounds_nothing(xpu):
+    x = torch.randn(4, 4)
+    XPU.set_fp32_math_mode(FP32MathMode.TF32)
+    assert XPU.get_fp32_math_mode() is FP32MathMode.TF32
+    assert torch.equal((x.to(xpu) @ x.to(xpu)).cpu(), x @ x)
+    with XPU.fp32_math_mode(FP32MathMode.FP32):
+        assert XPU.get_fp32_math_mode() is FP32MathMode.FP32
+    assert XPU.get_fp32_math_mode() is FP32MathMode.TF32
+    set_fp32_math_mode(FP32MathMode.FP32, "xpu")
+
+
 @pytest.mark.skipif(torch.backends.mkldnn.allow_tf32 is not None, reason="this build has TF32 for XPUs")
 def test_tf32_needs_a_build_for_xpus():
     with pytest.raises(InvalidOptionError, match="this build of PyTorch has no TF32 for XPUs"):

@@ -166,6 +166,18 @@ def test_what_a_script_sees(tmp_path):
     assert done.returncode == 1
 
 
+def test_where_there_is_no_xpu_the_simulated_one_is_named(tmp_path):
+    if torch.xpu.is_available():
+        pytest.skip("there is an XPU")
+    script = tmp_path / "script.py"
+    script.write_text("import torch\ntorch.ones(2).to('xpu')\n")
+    done = run(script)
+    assert done.returncode == 1
+    *_, error, advice = done.stderr.splitlines()
+    assert "XPU" in error
+    assert advice.startswith("There is no XPU here. --simulated-xpu")
+
+
 def test_status_of_a_script(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["python"])
     monkeypatch.setattr(sys, "path", ["", *sys.path])

@@ -21,11 +21,16 @@ class FP32MathMode(IntEnum):
     BF32 = 2
 
 
+# Of a simulated XPU, which computes float32 as it is in any mode.
+_simulated = [FP32MathMode.FP32]
+
+
 def set_fp32_math_mode(mode: FP32MathMode = FP32MathMode.FP32, device: str = "cpu") -> None:
     """Let products and convolutions of float32 tensors round their operands, or forbid it.
 
-    On XPUs this is ``torch.backends.mkldnn.allow_tf32``. On the CPU it is ``torch.set_float32_matmul_precision``, which
-    is of CUDA too, and ``torch.backends.mkldnn.conv.fp32_precision``.
+    On XPUs this is ``torch.backends.mkldnn.allow_tf32``, and on a simulated one nothing, for it rounds no float32. On
+    the CPU it is ``torch.set_float32_matmul_precision``, which is of CUDA too, and
+    ``torch.backends.mkldnn.conv.fp32_precision``.
 
     Args:
         mode: ``FP32`` forbids it, ``TF32`` lets XPUs round to TensorFloat32, ``BF32`` lets CPUs round to bfloat16.
@@ -52,11 +57,17 @@ def _set_on_xpu(mode: FP32MathMode) -> None:
         raise InvalidOptionError(
             f"PyTorch has no setting by which XPUs compute float32 in bfloat16; {_INSTEAD_OF_BF32}"
         )
-    # None where PyTorch is built for other devices; setting it there warns and does nothing.
-    if torch.backends.mkldnn.allow_tf32 is not None:
+    if _built_for_xpus():
         torch.backends.mkldnn.allow_tf32 = mode is FP32MathMode.TF32  # type: ignore[assignment]
-    elif mode is FP32MathMode.TF32:
+    elif mode is FP32MathMode.TF32 and not torch.xpu.is_available():
         raise InvalidOptionError("this build of PyTorch has no TF32 for XPUs; install one for XPUs, or use FP32")
+    else:
+        _simulated[:] = [mode]
+
+
+def _built_for_xpus() -> bool:
+    """Tell whether PyTorch has the setting, which elsewhere is None, and warns and does nothing when it is set."""
+    return torch.backends.mkldnn.allow_tf32 is not None
 
 
 def get_fp32_math_mode(device: str = "cpu") -> FP32MathMode:
@@ -70,6 +81,8 @@ def get_fp32_math_mode(device: str = "cpu") -> FP32MathMode:
     """
     _checked(FP32MathMode.FP32, device)
     if device == "xpu":
+        if not _built_for_xpus():
+            return _simulated[0]
         return FP32MathMode.TF32 if torch.backends.mkldnn.allow_tf32 else FP32MathMode.FP32
     lower = torch.get_float32_matmul_precision() == "medium"
     return FP32MathMode.BF32 if lower else FP32MathMode.FP32

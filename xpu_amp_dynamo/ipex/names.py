@@ -28,6 +28,7 @@ INSTEAD = {
     "optimize_transformers": "use torch.compile(model, backend='xpu_amp')",
     "quantization": "use torchao.quantization, or bfloat16 by torch.xpu.amp.autocast",
     "transformers": "use the models of the transformers library, and torch.compile(model, backend='xpu_amp')",
+    "verbose": "set the environment variable ONEDNN_VERBOSE=1, or use torch.backends.mkldnn.verbose",
     "tpp": "use torch.compile(model, backend='xpu_amp')",
 }
 _SELF = "intel_extension_for_pytorch"

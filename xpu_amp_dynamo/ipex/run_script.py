@@ -13,6 +13,8 @@ from xpu_amp_dynamo.errors import ForeignExtensionError
 
 STAND_IN = Path(__file__).parent / "stand_in"
 _NAME = "intel_extension_for_pytorch"
+# Beside what PyTorch says of its build.
+_NO_XPU = "There is no XPU here. --simulated-xpu, in front of the script, runs it on a simulated one."
 
 
 def put_stand_in_on_path() -> None:
@@ -48,8 +50,17 @@ def run_script(script: str, arguments: Sequence[str]) -> int:
     except Exception as error:
         shown = error.with_traceback(_from_script(error.__traceback__, script))
         sys.excepthook(type(shown), shown, shown.__traceback__)
+        if "XPU" in str(error) and not _there_is_an_xpu():
+            print(_NO_XPU, file=sys.stderr)
         return 1
     return 0
+
+
+def _there_is_an_xpu() -> bool:
+    # Not before it is needed: PyTorch loads for seconds.
+    import torch
+
+    return torch.xpu.is_available()
 
 
 def _from_script(traceback: TracebackType | None, script: str) -> TracebackType | None:
