@@ -33,7 +33,7 @@ WITHOUT_EXAMPLES = {
     "command_reference.md",
     "contributing.md",
     "details.md",
-    # It needs libraries, with which tests/integrations runs what it shows.
+    # It needs libraries, with which tests/integrations runs its examples.
     "integrations.md",
     "measurements.md",
     "overview.md",

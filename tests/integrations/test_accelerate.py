@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from accelerate import Accelerator
@@ -14,11 +9,11 @@ from accelerate.utils import TorchDynamoPlugin
 
 import xpu_amp_dynamo
 from tests.integrations.models import lowered_calls, mlp
+from tests.integrations.two_processes import run_in_two_processes
 from tests.support.comparison import relative_error
 from xpu_amp_dynamo.errors import InvalidOptionError
 from xpu_amp_dynamo.integrations.accelerate import XpuAmpPlugin
 
-ROOT = Path(__file__).parents[2]
 EAGER = {"inner_backend": "eager"}
 
 
@@ -152,9 +147,4 @@ def test_accelerates_own_plugin_refuses_the_backend():
 
 def test_data_parallel():
     """Two processes give the gradients of one, and lower."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += ["-m", "tests.integrations.data_parallel"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-6000:]
-    assert done.stdout.count("as one process") == 2
+    assert run_in_two_processes("data_parallel").count("as one process") == 2

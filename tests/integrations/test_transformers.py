@@ -21,6 +21,7 @@ from transformers import (
 
 import xpu_amp_dynamo
 from tests.integrations.models import VOCABULARY, llama, lowered_calls, sentences
+from tests.integrations.two_processes import run_in_two_processes
 from tests.support.comparison import relative_error
 from xpu_amp_dynamo.errors import InvalidOptionError
 from xpu_amp_dynamo.integrations.accelerate import XpuAmpPlugin
@@ -97,6 +98,11 @@ def test_float16(tmp_path, expected, way):
         _, losses = trained(tmp_path, way, {"dtype": torch.float16, **EAGER})
     assert torch.float16 in {cast.to_dtype for report in reports for cast in report.each_cast}
     assert 0 < relative_error(losses, expected[0]) < 0.0005
+
+
+def test_two_processes(tmp_path):
+    """The callback has DistributedDataParallel compiled with the model."""
+    assert run_in_two_processes("trainer_in_processes", str(tmp_path)).count("as in float32") == 2
 
 
 def test_evaluation_is_compiled_too_where_the_model_was(tmp_path):

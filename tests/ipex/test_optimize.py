@@ -8,6 +8,7 @@ import pickle
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -247,8 +248,27 @@ def test_tied_weights_are_one_weight():
     model["head"](model["embedding"](torch.tensor([1]))).sum().backward()
     optimizer.step()
     state = model.state_dict()
-    assert torch.equal(state["head.weight"], state["embedding.weight"])
+    assert state["head.weight"] is state["embedding.weight"]
     assert len(optimizer.param_groups[0]["params"]) == 1
+    with torch.no_grad():
+        model["head"].weight.mul_(2)
+    again = model.state_dict()
+    assert again["head.weight"] is again["embedding.weight"]
+    torch.testing.assert_close(again["head.weight"], 2 * state["head.weight"].bfloat16().float(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_tied_weights_are_saved_once(training, tmp_path):
+    model = nn.ModuleDict({"embedding": nn.Embedding(5, 4), "head": nn.Linear(4, 5, bias=False)})
+    model["head"].weight = model["embedding"].weight
+    plain = copy.deepcopy(model)
+    if training:
+        model, _ = optimize(model, BFLOAT16, torch.optim.SGD(model.parameters(), 0.5), inplace=True)
+    else:
+        model = optimize(model.eval(), BFLOAT16)
+    safetensors.torch.save_model(model, str(tmp_path / "model.safetensors"))
+    safetensors.torch.load_model(plain, str(tmp_path / "model.safetensors"))
+    assert torch.equal(plain["head"].weight, model.state_dict()["head.weight"])
 
 
 def test_what_is_tied_to_float32_stays_float32():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import nn
@@ -14,9 +15,9 @@ from xpu_amp_dynamo.ipex.lowered_layers import Places
 ATTRIBUTE = "original_weights"
 
 
-@dataclass
+@dataclass(eq=False)
 class OriginalWeight:
-    """What a stored weight was made of.
+    """What a stored weight was made of, one for all modules that share it.
 
     Args:
         dtype: the dtype that state dicts have it in.
@@ -68,12 +69,19 @@ def renewed(weight: torch.Tensor, master: torch.Tensor) -> torch.Tensor:
     return torch.where(weight == master.to(weight.dtype), master, weight.to(master.dtype))
 
 
+# In full, for tied weights to be one tensor in a state dict too: safetensors saves it once, and finds the other name.
+_last_given: WeakKeyDictionary[OriginalWeight, ref[torch.Tensor]] = WeakKeyDictionary()
+
+
 def _give_originals(module: nn.Module, state_dict: dict[str, Any], prefix: str, local_metadata: dict) -> None:
     """Have a state dict hold weights in their original dtype."""
     for name, original in original_weights(module).items():
-        stored = state_dict[prefix + name].detach()
-        full = stored.to(original.dtype) if original.master is None else renewed(stored, original.master.detach())
-        state_dict[prefix + name] = full
+        last = _last_given.get(original, lambda: None)()
+        if last is None or not any(value is last for value in state_dict.values()):
+            stored = state_dict[prefix + name].detach()
+            last = stored.to(original.dtype) if original.master is None else renewed(stored, original.master.detach())
+            _last_given[original] = ref(last)
+        state_dict[prefix + name] = last
 
 
 @torch.no_grad()
