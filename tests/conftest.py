@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 from collections.abc import Iterator
 from unittest import mock
 
@@ -46,14 +45,6 @@ def skip_unless_simulated() -> None:
     """Skip a test where torch is built for a GPU."""
     if torch.backends.cuda.is_built():
         pytest.skip("an XPU can be simulated in CPU builds of torch only")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def seldom_collected() -> None:
-    """Have Python look for garbage seldom, and not in what was imported: that takes a sixth of a run."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 20, 100)
 
 
 @pytest.fixture(scope="session", autouse=True)
