@@ -18,7 +18,7 @@ from tests.support.count_architectures import PROPERTY
 # How many architectures the default run and the one with Inductor take of each library: the first small ones. Those of
 # torchvision have all their weights, so that one takes minutes; the complete sweep has some.
 SAMPLES = {"transformers": 2, "diffusers": 1, "timm": 1}
-INDUCTOR_SAMPLES = {"transformers": 2, "diffusers": 1, "timm": 1}
+INDUCTOR_SAMPLES = {"transformers": 1, "diffusers": 1}
 SMALL = 100
 # Through Inductor, which takes a minute for larger ones; other libraries have few that are smaller.
 SMALL_FOR_INDUCTOR = {**dict.fromkeys(INDUCTOR_SAMPLES, SMALL), "transformers": 50}

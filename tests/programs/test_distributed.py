@@ -33,7 +33,7 @@ def test_data_parallel(inner_backend, region):
     torchrun("data_parallel", inner_backend, region)
 
 
-@pytest.mark.parametrize("inner_backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("inner_backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.sweep)])
 def test_fully_sharded(inner_backend):
     torchrun("fully_sharded", inner_backend)
 

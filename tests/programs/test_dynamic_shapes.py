@@ -91,7 +91,9 @@ def test_as_many_compilations_as_stock(case, settings, train):
         assert compilations(case, "aot_eager", "xpu_amp", weights="cached", **settings) == stock
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.sweep if case == "convolutions" else ()) for case in CASES]
+)
 def test_inductor(case):
     """Inductor itself compiles the convolutions anew for each width (torch 2.13.0)."""
     stock = compilations(case, "inductor", "stock", dynamic=True, train=True)
