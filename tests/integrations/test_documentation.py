@@ -59,7 +59,7 @@ def for_a_trainer(given: dict[str, Any]) -> None:
 
 def for_generation(given: dict[str, Any]) -> None:
     def config(**settings: Any) -> CompileConfig:
-        made = CompileConfig(**settings)
+        made: Any = CompileConfig(**settings)
         # What is compiled on GPUs of each kind is on the CPU only if it is asked for.
         made._compile_all_devices = True
         return made

@@ -7,7 +7,7 @@ import sys
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
-from transformers import Trainer, TrainingArguments
+from transformers import LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
 import xpu_amp_dynamo
 from tests.integrations.models import llama, lowered_calls, sentences
@@ -16,8 +16,9 @@ from xpu_amp_dynamo.integrations.accelerate import XpuAmpPlugin
 from xpu_amp_dynamo.integrations.transformers import XpuAmpCallback
 
 
-def trained(folder: str, callbacks: list[XpuAmpCallback]) -> Trainer:
-    """Train a Llama on sixteen sentences."""
+def trained(folder: str, *callbacks: TrainerCallback) -> tuple[LlamaForCausalLM, Trainer]:
+    """Train a Llama on sixteen sentences; return it and its Trainer."""
+    model = llama()
     arguments = TrainingArguments(
         output_dir=folder,
         use_cpu=True,
@@ -29,20 +30,20 @@ def trained(folder: str, callbacks: list[XpuAmpCallback]) -> Trainer:
         disable_tqdm=True,
         save_strategy="no",
     )
-    trainer = Trainer(llama(), arguments, train_dataset=sentences(16), callbacks=callbacks)
+    trainer = Trainer(model, arguments, train_dataset=sentences(16), callbacks=list(callbacks))
     trainer.train()
-    return trainer
+    return model, trainer
 
 
 def main(folder: str) -> None:
     """Compare the weights with those that two processes give in float32, and count what runs lower."""
-    expected = trained(folder, []).model.state_dict()
+    expected = trained(folder)[0].state_dict()
     torch._dynamo.reset()
     with xpu_amp_dynamo.record_lowerings() as reports:
-        trainer = trained(folder, [XpuAmpCallback(XpuAmpPlugin({"inner_backend": "aot_eager"}))])
+        model, trainer = trained(folder, XpuAmpCallback(XpuAmpPlugin({"inner_backend": "aot_eager"})))
     assert isinstance(trainer.model_wrapped._orig_mod, DistributedDataParallel)
     assert lowered_calls(reports) == 17, [report.ops for report in reports]
-    for name, weight in trainer.model.state_dict().items():
+    for name, weight in model.state_dict().items():
         assert weight.dtype is torch.float32, name
         assert relative_error(weight, expected[name]) < 0.001, name
     print("as in float32", flush=True)
