@@ -9,8 +9,8 @@ from accelerate.utils import TorchDynamoPlugin
 
 import xpu_amp_dynamo
 from tests.integrations.models import lowered_calls, mlp
-from tests.integrations.two_processes import run_in_two_processes
 from tests.support.comparison import relative_error
+from tests.support.two_processes import run_in_two_processes
 from xpu_amp_dynamo.errors import InvalidOptionError
 from xpu_amp_dynamo.integrations.accelerate import XpuAmpPlugin
 
@@ -147,4 +147,4 @@ def test_accelerates_own_plugin_refuses_the_backend():
 
 def test_data_parallel():
     """Two processes give the gradients of one, and lower."""
-    assert run_in_two_processes("data_parallel").count("as one process") == 2
+    assert run_in_two_processes("tests.integrations.data_parallel").count("as one process") == 2

@@ -21,8 +21,8 @@ from transformers import (
 
 import xpu_amp_dynamo
 from tests.integrations.models import VOCABULARY, llama, lowered_calls, sentences
-from tests.integrations.two_processes import run_in_two_processes
 from tests.support.comparison import relative_error
+from tests.support.two_processes import run_in_two_processes
 from xpu_amp_dynamo.errors import InvalidOptionError
 from xpu_amp_dynamo.integrations.accelerate import XpuAmpPlugin
 from xpu_amp_dynamo.integrations.transformers import XpuAmpCallback
@@ -102,7 +102,8 @@ def test_float16(tmp_path, expected, way):
 
 def test_two_processes(tmp_path):
     """The callback has DistributedDataParallel compiled with the model."""
-    assert run_in_two_processes("trainer_in_processes", str(tmp_path)).count("as in float32") == 2
+    printed = run_in_two_processes("tests.integrations.trainer_in_processes", str(tmp_path))
+    assert printed.count("as in float32") == 2
 
 
 def test_evaluation_is_compiled_too_where_the_model_was(tmp_path):

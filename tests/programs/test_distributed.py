@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch.distributed as dist
 
-ROOT = Path(__file__).parents[2]
+from tests.support.two_processes import run_in_two_processes
+
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="this build of torch has no torch.distributed")
 WITH_AND_WITHOUT_REGION = [
     ("aot_eager", "none"),
@@ -20,12 +16,8 @@ WITH_AND_WITHOUT_REGION = [
 
 
 def torchrun(program, *arguments):
-    """Run a program of ``distributed/`` in two processes; its output is shown if it fails."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += ["-m", f"tests.programs.distributed.{program}", *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr[-6000:]
+    """Run a program of ``distributed/`` in two processes."""
+    run_in_two_processes(f"tests.programs.distributed.{program}", *arguments, timeout=500)
 
 
 @pytest.mark.parametrize(("inner_backend", "region"), WITH_AND_WITHOUT_REGION)

@@ -8,16 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from traceback import FrameSummary
 
-import torch._dynamo.backends.distributed
-import torch._dynamo.polyfills
-import torch.nn.parallel.distributed
+import torch
 from torch._dynamo.utils import graph_break_reasons
 
+_TORCH = Path(torch.__file__).parent
 # What DistributedDataParallel does around a model's forward, and where Dynamo says that it splits graphs for it: both
 # break graphs, and neither calls an op (torch 2.13.0).
-_OF_DATA_PARALLEL = {torch.nn.parallel.distributed.__file__, torch._dynamo.backends.distributed.__file__}
+_OF_DATA_PARALLEL = {str(_TORCH / place) for place in ("nn/parallel/distributed.py", "_dynamo/backends/distributed.py")}
 # Where frames stand that Dynamo sees behind a line of other code: managers of contexts, and what it calls for builtins.
-_BEHIND = (contextlib.__file__, str(Path(torch._dynamo.polyfills.__file__).parent))
+_BEHIND = (contextlib.__file__, str(_TORCH / "_dynamo" / "polyfills"))
 logger = logging.getLogger(__name__)
 # Places in the code that were reported, and how many of Dynamo's reasons were looked at.
 _reported: set[tuple[str, int | None]] = set()

@@ -69,19 +69,27 @@ def renewed(weight: torch.Tensor, master: torch.Tensor) -> torch.Tensor:
     return torch.where(weight == master.to(weight.dtype), master, weight.to(master.dtype))
 
 
-# In full, for tied weights to be one tensor in a state dict too: safetensors saves it once, and finds the other name.
-_last_given: WeakKeyDictionary[OriginalWeight, ref[torch.Tensor]] = WeakKeyDictionary()
+# In full, with its name there, for tied weights to be one tensor in a state dict too: safetensors saves it once, and
+# finds the other name.
+_last_given: WeakKeyDictionary[OriginalWeight, tuple[str, ref[torch.Tensor]]] = WeakKeyDictionary()
 
 
 def _give_originals(module: nn.Module, state_dict: dict[str, Any], prefix: str, local_metadata: dict) -> None:
     """Have a state dict hold weights in their original dtype."""
     for name, original in original_weights(module).items():
-        last = _last_given.get(original, lambda: None)()
-        if last is None or not any(value is last for value in state_dict.values()):
+        full = _given_before(original, state_dict)
+        if full is None:
             stored = state_dict[prefix + name].detach()
-            last = stored.to(original.dtype) if original.master is None else renewed(stored, original.master.detach())
-            _last_given[original] = ref(last)
-        state_dict[prefix + name] = last
+            full = stored.to(original.dtype) if original.master is None else renewed(stored, original.master.detach())
+            _last_given[original] = prefix + name, ref(full)
+        state_dict[prefix + name] = full
+
+
+def _given_before(original: OriginalWeight, state_dict: dict[str, Any]) -> torch.Tensor | None:
+    """Return what the same state dict has of a weight by another name, None if it has nothing yet."""
+    name, last = _last_given.get(original, ("", lambda: None))
+    full = last()
+    return full if full is not None and state_dict.get(name) is full else None
 
 
 @torch.no_grad()
