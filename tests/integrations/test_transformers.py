@@ -15,12 +15,12 @@ from transformers import (
     PreTrainedTokenizerFast,
     Trainer,
     TrainerCallback,
-    TrainingArguments,
     pipeline,
 )
 
 import xpu_amp_dynamo
 from tests.integrations.models import VOCABULARY, llama, lowered_calls, sentences
+from tests.integrations.trainer_arguments import trainer_arguments
 from tests.support.comparison import relative_error
 from tests.support.two_processes import run_in_two_processes
 from xpu_amp_dynamo.errors import InvalidOptionError
@@ -33,29 +33,13 @@ LISTED = 17
 WAYS = ("callback", "compile")
 
 
-def arguments(folder, **settings):
-    return TrainingArguments(
-        output_dir=str(folder),
-        use_cpu=True,
-        per_device_train_batch_size=4,
-        num_train_epochs=1,
-        learning_rate=1e-2,
-        optim="sgd",
-        report_to=[],
-        disable_tqdm=True,
-        logging_steps=1,
-        save_strategy="no",
-        **settings,
-    )
-
-
 def trained(folder, way, options=EAGER, **settings):
     """Train a Llama by a Trainer; return it, and the loss of each step."""
     model = llama()
     if way == "compile":
         model.compile(backend="xpu_amp", options=options)
     callbacks: list[TrainerCallback] = [XpuAmpCallback(XpuAmpPlugin(options))] if way == "callback" else []
-    trainer = Trainer(model, arguments(folder, **settings), train_dataset=sentences(16), callbacks=callbacks)
+    trainer = Trainer(model, trainer_arguments(folder, **settings), train_dataset=sentences(16), callbacks=callbacks)
     trainer.train()
     return trainer, torch.tensor([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
 
@@ -117,16 +101,16 @@ def test_evaluation_is_compiled_too_where_the_model_was(tmp_path):
 def test_the_arguments_refuse_the_backend(tmp_path):
     """Why there is a callback; where this fails, the argument does the work."""
     with pytest.raises(ValueError, match="'XPU_AMP' is not a valid DynamoBackend"):
-        Trainer(llama(), arguments(tmp_path, torch_compile_backend="xpu_amp"))
+        Trainer(llama(), trainer_arguments(tmp_path, torch_compile_backend="xpu_amp"))
 
 
 def test_two_backends_are_refused(tmp_path):
     with pytest.raises(InvalidOptionError, match="torch_compile_backend is 'eager'"):
-        Trainer(llama(), arguments(tmp_path, torch_compile_backend="eager"), callbacks=[XpuAmpCallback()])
+        Trainer(llama(), trainer_arguments(tmp_path, torch_compile_backend="eager"), callbacks=[XpuAmpCallback()])
 
 
 def test_a_callback_that_comes_too_late_is_refused(tmp_path):
-    trainer = Trainer(llama(), arguments(tmp_path), train_dataset=sentences(4))
+    trainer = Trainer(llama(), trainer_arguments(tmp_path), train_dataset=sentences(4))
     trainer.add_callback(XpuAmpCallback())
     with pytest.raises(InvalidOptionError, match="came after its Trainer was made"):
         trainer.train()

@@ -7,10 +7,11 @@ import sys
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
-from transformers import LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
+from transformers import LlamaForCausalLM, Trainer, TrainerCallback
 
 import xpu_amp_dynamo
 from tests.integrations.models import llama, lowered_calls, sentences
+from tests.integrations.trainer_arguments import trainer_arguments
 from tests.support.comparison import relative_error
 from xpu_amp_dynamo.integrations.accelerate import XpuAmpPlugin
 from xpu_amp_dynamo.integrations.transformers import XpuAmpCallback
@@ -19,18 +20,7 @@ from xpu_amp_dynamo.integrations.transformers import XpuAmpCallback
 def trained(folder: str, *callbacks: TrainerCallback) -> tuple[LlamaForCausalLM, Trainer]:
     """Train a Llama on sixteen sentences; return it and its Trainer."""
     model = llama()
-    arguments = TrainingArguments(
-        output_dir=folder,
-        use_cpu=True,
-        per_device_train_batch_size=2,
-        num_train_epochs=1,
-        learning_rate=1e-2,
-        optim="sgd",
-        report_to=[],
-        disable_tqdm=True,
-        save_strategy="no",
-    )
-    trainer = Trainer(model, arguments, train_dataset=sentences(16), callbacks=list(callbacks))
+    trainer = Trainer(model, trainer_arguments(folder, batch=2), train_dataset=sentences(16), callbacks=list(callbacks))
     trainer.train()
     return model, trainer
 

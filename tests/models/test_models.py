@@ -11,6 +11,7 @@ import transformers
 
 import xpu_amp_dynamo
 from benchmarks.models import MODELS, Size, build, loss_and_output
+from tests.support.marks import slow_or_sweep
 from tests.support.versions import GRADIENTS_AS_EAGER, only_since
 
 transformers.logging.set_verbosity_error()
@@ -23,17 +24,12 @@ GRADIENT_BOUND = {torch.bfloat16: 0.08, torch.float16: 0.02}
 # One of each kind; Inductor takes half a minute for many a model.
 KINDS = ("bert", "resnet", "unet")
 # The others are left to the larger sweeps where a few models show the same: float16, and what Inductor compiles.
-OTHERS = [pytest.param(name, marks=pytest.mark.sweep) for name in MODELS if name not in KINDS]
+OTHERS = slow_or_sweep(name for name in MODELS if name not in KINDS)
 BEFORE_2_13 = only_since("2.13", "Dynamo breaks the graph where a configuration is copied")
 LATER = {"t5": BEFORE_2_13, "whisper": BEFORE_2_13, "llama": GRADIENTS_AS_EAGER, "mixtral": GRADIENTS_AS_EAGER}
 COMPILABLE = [pytest.param(name, marks=LATER.get(name, ())) for name in MODELS]
 # Dynamo looks at `.grad` of a non-leaf input behind the graph break in GPT-2's loss, torch 2.13.0.
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-
-
-def slow_or_sweep(*slow: str) -> list[object]:
-    """Return all models, of which the slow tests take some, and the larger sweeps the others."""
-    return [pytest.param(name, marks=pytest.mark.slow if name in slow else pytest.mark.sweep) for name in MODELS]
 
 
 class Step(NamedTuple):
@@ -126,7 +122,7 @@ def test_inductor_training_step(name, device):
     assert_close(alone, reference, torch.bfloat16)
 
 
-@pytest.mark.parametrize("name", slow_or_sweep("bert", "unet"))
+@pytest.mark.parametrize("name", slow_or_sweep(MODELS, "bert", "unet"))
 def test_inductor_training_step_in_a_region(name, device):
     model, inputs = build(name, Size(), device)
     reference = train(model, model, inputs)
@@ -138,7 +134,7 @@ def test_inductor_training_step_in_a_region(name, device):
     assert_close(inside, eager, torch.bfloat16)
 
 
-@pytest.mark.parametrize("name", slow_or_sweep("resnet"))
+@pytest.mark.parametrize("name", slow_or_sweep(MODELS, "resnet"))
 def test_inductor_inference(name, device):
     model, inputs = build(name, Size(layers=1), device)
     with torch.no_grad():

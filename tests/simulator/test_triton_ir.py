@@ -8,10 +8,10 @@ import torch
 import xpu_amp_dynamo
 from benchmarks.models import MODELS, Size, build
 from tests.simulator.triton_ir import compile_to_ir, kernel_sources
+from tests.support.marks import slow_or_sweep
 
 # The others are left to the larger sweeps: each takes half a minute.
-KINDS = ("mixtral",)
-NAMES = [pytest.param(name, marks=pytest.mark.slow if name in KINDS else pytest.mark.sweep) for name in sorted(MODELS)]
+NAMES = slow_or_sweep(sorted(MODELS), "mixtral")
 
 
 def check(name, size):

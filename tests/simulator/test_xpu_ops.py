@@ -12,6 +12,7 @@ import torchgen  # type: ignore[import-untyped]
 
 import xpu_amp_dynamo
 from benchmarks.models import MODELS, Size, build
+from tests.support.marks import slow_or_sweep
 from xpu_amp_dynamo.simulator.xpu_ops import XpuSupport, ops_with_xpu_kernels, xpu_support
 
 # Those of a custom op of transformers, which calls products for which XPUs have kernels.
@@ -20,12 +21,8 @@ OF_OTHER_LIBRARIES = {
     "transformers.grouped_mm_fallback_backward.default",
 }
 # The others take up to a minute: those with ops that no other has are left to the slow tests, the rest to the sweeps.
-FEW, SLOW = ("bert", "unet"), ("mixtral", "whisper")
-NAMES = [
-    *FEW,
-    *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW),
-    *(pytest.param(name, marks=pytest.mark.sweep) for name in sorted(MODELS.keys() - {*FEW, *SLOW})),
-]
+FEW = ("bert", "unet")
+NAMES = [*FEW, *slow_or_sweep(sorted(MODELS.keys() - {*FEW}), "mixtral", "whisper")]
 
 
 @pytest.mark.parametrize(
