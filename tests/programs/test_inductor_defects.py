@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._dynamo.utils import counters
+from torch._inductor.utils import fresh_cache
 
 from tests.support.comparison import relative_error
 
@@ -60,3 +62,28 @@ def test_inductor_reads_a_gradient_before_it_is_added_up(model):
 
     first, *_ = gradients(model, torch.compile(program), torch.randn(1, 3, 32, 32))
     assert bool(first.any()) is (not torch.__version__.startswith("2.13"))
+
+
+def test_views_of_a_product_come_from_the_cache():
+    """Torch before 2.15 wrote their sizes out of freed memory, after which a process raised or broke down."""
+    x, w = (torch.randn(*size, requires_grad=True) for size in ((3, 4, 5), (5, 6)))
+
+    def program(x, w):
+        with torch.autocast("cpu", BFLOAT16):
+            y = x @ w
+            return y, y.transpose(1, 2), y[:, 0], w.view(-1)
+
+    def run(function):
+        outputs = function(x, w)
+        assert len({output.untyped_storage().data_ptr() for output in outputs[:3]}) == 1
+        loss = sum((output * output).sum() for output in outputs)
+        return [*outputs, *torch.autograd.grad(loss, (x, w))]
+
+    expected = run(program)
+    with fresh_cache():
+        for served in (0, 1):
+            torch._dynamo.reset()
+            counters.clear()
+            results = run(torch.compile(program, backend="xpu_amp", dynamic=False))
+            assert counters["aot_autograd"]["autograd_cache_hit"] == served
+            torch.testing.assert_close(results, expected)

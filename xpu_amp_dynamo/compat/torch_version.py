@@ -49,6 +49,11 @@ def checked_versions() -> str:
     return f"{_text(OLDEST)} to {_text(NEWEST)}"
 
 
+def is_older_than(version: tuple[int, int]) -> bool:
+    """Tell whether this torch is older than a version, of which nightly builds count as that version."""
+    return _numbers(torch.__version__) < version
+
+
 def _numbers(version: str) -> tuple[int, ...]:
     """Return the major and minor number of a version, nightly builds' too."""
     return tuple(int(part) for part in version.split(".")[:2])

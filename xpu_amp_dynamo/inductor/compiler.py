@@ -36,9 +36,11 @@ def inductor_compiler(
         skip: names of our passes to leave out.
     """
     # Inductor's own modules take half a second to import, which eager code need not wait for.
+    from xpu_amp_dynamo.inductor.cached_views import leave_out_unreadable_views
     from xpu_amp_dynamo.inductor.passes import CastPasses, SchedulePass
     from xpu_amp_dynamo.inductor.wide_addmm import lower_wide_addmm
 
+    leave_out_unreadable_views()
     lower_wide_addmm()
     settings = {MIXED_SIZES_SETTING: 2, **({ROUNDING_SETTING: True} if exact else {}), **patches}
     settings[SCHEDULER_SETTING] = SchedulePass(before=_passes_of_the_user(SCHEDULER_SETTING, patches))
