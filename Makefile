@@ -43,8 +43,9 @@ CENTRAL_TESTS := tests/test_backend.py tests/test_policy.py tests/test_autocast_
 	tests/test_torch_version.py tests/test_specification_snippets.py tests/lowering tests/runtime \
 	tests/conformance/test_eager.py tests/conformance/test_compiled_ops.py::test_in_a_region tests/programs
 # What takes longest, and depends least on the version.
-NOT_CENTRAL := $(foreach name,accumulation deployment distributed dynamic_shapes float32_programs kept_modules memory norms \
-	random_programs training,--ignore tests/programs/test_$(name).py)
+NOT_CENTRAL := $(foreach name,$(addprefix programs/test_,accumulation deployment distributed dynamic_shapes float32_programs \
+	kept_modules memory norms random_programs training) lowering/test_linear_work $(addprefix lowering/aten/test_,long_graphs \
+	random_graphs) runtime/test_weight_sequences,--ignore tests/$(name).py)
 # One thread a process: threads of more processes than cores only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 

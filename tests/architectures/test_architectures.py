@@ -23,7 +23,7 @@ SMALL = 100
 # Through Inductor, which takes a minute for larger ones; other libraries have few that are smaller.
 SMALL_FOR_INDUCTOR = {**dict.fromkeys(INDUCTOR_SAMPLES, SMALL), "transformers": 50}
 # How many names of each library the complete sweep takes; ARCHITECTURES=all takes every one and needs hours.
-NAMES = {"transformers": 40, "diffusers": 12, "timm": 6, "torchvision": 2}
+NAMES = {"transformers": 28, "diffusers": 8, "timm": 4, "torchvision": 1}
 # What runs the lowered graphs in a region, bit for bit, and alone. AOTAutograd takes ops apart, which rounds.
 INNER_BACKENDS = ("eager", "aot_eager")
 # One in so many is trained too.

@@ -21,15 +21,15 @@ from tests.programs.stock_compilation import stock_conforms
 NUMBER = os.environ.get("RANDOM_PROGRAMS")
 # To shrink a program takes as long as some hundreds of programs.
 FEW = settings(
-    max_examples=30,
+    max_examples=20,
     derandomize=NUMBER is None,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     print_blob=True,
     phases=[Phase.generate, *([Phase.shrink] if NUMBER else [])],
 )
-MANY = settings(FEW, max_examples=int(NUMBER or 48))
-INDUCTOR = settings(FEW, max_examples=int(NUMBER or 48) // 4)
+MANY = settings(FEW, max_examples=int(NUMBER or 36))
+INDUCTOR = settings(FEW, max_examples=int(NUMBER or 36) // 4)
 
 
 LOWER = (torch.bfloat16, torch.float16)

@@ -17,7 +17,7 @@ from tests.support.comparison import assert_same, outcome_of, register_backend
 # `make fuzz` sets the number, and draws other programs in each run.
 NUMBER = os.environ.get("RANDOM_PROGRAMS")
 OFTEN = settings(
-    max_examples=int(NUMBER or 160),
+    max_examples=int(NUMBER or 120),
     derandomize=NUMBER is None,
     deadline=None,
     suppress_health_check=list(HealthCheck),
@@ -93,7 +93,7 @@ def test_compiled_equals_eager_on_many(program):
 
 
 @pytest.mark.slow
-@settings(OFTEN, max_examples=int(NUMBER or 160) // 3)
+@settings(OFTEN, max_examples=int(NUMBER or 120) // 3)
 @given(programs())
 def test_float32_programs_keep_their_dtypes(program):
     """With no region around it, a program that runs without autocast runs compiled, and its dtypes stay."""

@@ -120,7 +120,7 @@ def test_lowered_curve_is_that_of_eager_autocast(name, dtype):
         pytest.param("llama", BFLOAT16, marks=pytest.mark.sweep),
         pytest.param("resnet", BFLOAT16, marks=pytest.mark.sweep),
         pytest.param("unet", BFLOAT16, marks=pytest.mark.slow),
-        pytest.param("unet", FLOAT16, marks=pytest.mark.slow),
+        pytest.param("unet", FLOAT16, marks=pytest.mark.sweep),
     ],
     ids=lambda value: str(value).removeprefix("torch."),
 )

@@ -22,7 +22,7 @@ OF_OTHER_LIBRARIES = {
 }
 # The others take up to a minute: those with ops that no other has are left to the slow tests, the rest to the sweeps.
 FEW = ("bert", "unet")
-NAMES = [*FEW, *slow_or_sweep(sorted(MODELS.keys() - {*FEW}), "mixtral", "whisper")]
+NAMES = [*FEW, *slow_or_sweep(sorted(MODELS.keys() - {*FEW}), "mixtral")]
 
 
 @pytest.mark.parametrize(
