@@ -8,12 +8,20 @@ import torch
 
 from xpu_amp_dynamo.compat.storages import is_lone
 from xpu_amp_dynamo.compat.tensors import copy_together, is_referenced_once
+from xpu_amp_dynamo.runtime.kept_weight import Layout
 
 
-def is_renewable(cast: torch.Tensor, weight: torch.Tensor) -> bool:
+def is_renewable(cast: torch.Tensor, weight: torch.Tensor, layout: Layout) -> bool:
     """Tell whether a cast may be written to: it has the form of the weight, and no graph of autograd saved it."""
-    same_form = cast.shape == weight.shape and cast.device == weight.device
+    same_form = cast.shape == weight.shape and cast.device == weight.device and _lies_as(cast, weight, layout)
     return same_form and is_lone(cast) and is_referenced_once(cast)
+
+
+def _lies_as(cast: torch.Tensor, weight: torch.Tensor, layout: Layout) -> bool:
+    """Tell whether a cast has the strides that a new one would have. Only those of the weight's own layout change."""
+    if layout is not torch.preserve_format or cast.stride() == weight.stride():
+        return True
+    return cast.stride() == torch.empty_like(weight, device="meta").stride()
 
 
 def renew(casts: Sequence[torch.Tensor], weights: Sequence[torch.Tensor]) -> None:

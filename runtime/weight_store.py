@@ -154,7 +154,7 @@ class WeightStore:
             for weight, dtype, layout in stale:
                 kept, state = self.observe(weight)
                 before = kept.casts.get((dtype, layout))
-                if before is not None and is_renewable(before.tensor, weight):
+                if before is not None and is_renewable(before.tensor, weight, layout):
                     tensor = before.tensor
                     in_place.setdefault((weight.device, dtype), []).append((tensor, weight))
                 else:

@@ -1,10 +1,11 @@
-"""Tells what version counters do not: that ``.data`` of a tensor was read or set, and that tensors are swapped.
+"""Tells what version counters do not: that ``.data`` was read or set, Python wrote each element, tensors are swapped.
 
 Checked on torch 2.13.0.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,8 @@ import torch
 from xpu_amp_dynamo.compat.uncompiled_frames import pass_over
 
 Listener = Callable[[torch.Tensor], None]
+# Methods that call a function of Python for each element, and do not count that they write.
+_ELEMENT_WRITERS = ("apply_", "map_", "map2_")
 
 
 def watch_tensors(on_data: Listener, on_swap: Listener) -> Callable[[], None]:
@@ -22,7 +25,8 @@ def watch_tensors(on_data: Listener, on_swap: Listener) -> Callable[[], None]:
     graphs read ``data`` by a function of PyTorch, and tell by the version counter what they wrote.
 
     Args:
-        on_data: called with a tensor before its ``data`` is read, and before and after it is set.
+        on_data: called with a tensor before its ``data`` is read, before and after it is set, and after ``apply_``,
+            ``map_`` and ``map2_`` wrote to it.
         on_swap: called with each tensor that ``torch.utils.swap_tensors`` is going to swap.
 
     Returns:
@@ -31,6 +35,10 @@ def watch_tensors(on_data: Listener, on_swap: Listener) -> Callable[[], None]:
     stops = [
         _replace(torch.Tensor, "data", _watched_data(torch.Tensor.data, on_data)),
         _replace(torch.utils, "swap_tensors", _watched_swap(torch.utils.swap_tensors, on_swap)),
+        *(
+            _replace(torch.Tensor, name, _watched_writer(getattr(torch.Tensor, name), on_data))
+            for name in _ELEMENT_WRITERS
+        ),
     ]
 
     def stop() -> None:
@@ -58,6 +66,20 @@ def _watched_data(data: Any, on_data: Listener) -> property:
     pass_over(get.__code__)
     pass_over(set.__code__)
     return property(get, set)
+
+
+def _watched_writer(write: Callable[..., torch.Tensor], on_write: Listener) -> Callable[..., torch.Tensor]:
+    """Return a method that tells which tensor it wrote to."""
+
+    @functools.wraps(write, updated=())
+    def run(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        try:
+            return write(tensor, *args, **kwargs)
+        finally:
+            on_write(tensor)
+
+    pass_over(run.__code__)
+    return run
 
 
 def _watched_swap(swap: Callable[..., None], on_swap: Listener) -> Callable[..., None]:

@@ -27,6 +27,7 @@ FEW = {
         (through_data.WAYS, ".data +="),
         (through_data.WAYS, "held flat view of .data"),
         (through_data.WAYS, "flat buffer"),
+        (through_data.WAYS, "transposed storage"),
         (whole_models.WAYS, "load_state_dict"),
         (whole_models.WAYS, "swap_tensors"),
         (optimizers.WAYS, "Adam, fused"),

@@ -48,6 +48,12 @@ def frozen_meanwhile_through_data(model: Model) -> None:
     model.requires_grad_(True)
 
 
+def apply_while_frozen(model: Model) -> None:
+    """Have Python write each element of a weight that requires no gradient."""
+    weight(model).requires_grad_(False).apply_(lambda value: 2 * value)
+    weight(model).requires_grad_(True)
+
+
 def vector(model: Model) -> None:
     """Set all weights from one vector, of which they become views."""
     vector_to_parameters(parameters_to_vector(model.parameters()) * 2, model.parameters())
@@ -102,6 +108,10 @@ CHANGES: dict[str, Change] = {
     "inference tensor": by_inference_tensor,
     "frozen meanwhile": frozen_meanwhile,
     "frozen meanwhile, through .data": frozen_meanwhile_through_data,
+    "apply_": lambda model: weight(model).detach().apply_(lambda value: 2 * value),
+    "apply_ while frozen": apply_while_frozen,
+    "map_": lambda model: weight(model).detach().map_(torch.ones(WIDTH, WIDTH), lambda value, one: value + one),
+    "map2_": lambda model: weight(model).detach().map2_(*torch.ones(2, WIDTH, WIDTH), lambda *values: sum(values)),
     "vector_to_parameters": vector,
     "init.normal_": randomly(init.normal_),
     "init.kaiming_uniform_": randomly(init.kaiming_uniform_),

@@ -84,6 +84,12 @@ def flat_buffer(model: Model) -> Callable[[], object]:
     return lambda: flat.mul_(2)
 
 
+def assign_transposed(model: Model) -> None:
+    """Point a weight to storage in which it lies the other way round."""
+    values = new_values(model)
+    weight(model).data = values.t().contiguous().t() if weight(model).is_contiguous() else values
+
+
 def set_new(model: Model) -> None:
     """Point a weight to other storage by ``set_``."""
     with torch.no_grad():
@@ -151,6 +157,7 @@ CHANGES: dict[str, Change] = {
     ".data in inference mode": torch.inference_mode()(lambda model: weight(model).data.mul_(2)),
     ".data of all": lambda model: [parameter.data.mul_(2) for parameter in model.parameters()],
     "new storage": assign,
+    "transposed storage": assign_transposed,
     "exchanged storages": exchange,
     "set_": set_new,
     "set_ of .data": set_new_through_data,
