@@ -64,6 +64,9 @@ def stops():
 def wrong():
     return 3
 
+def sized(width, *more, depth, dtype=torch.float32, **others):
+    raise AssertionError("there is no width")
+
 not_callable = 3
 """
 

@@ -60,7 +60,7 @@ def test_export(run, tmp_path):
 
 def test_an_unknown_setting_of_an_export_is_refused(run):
     result = run("export", "my_models:layer", "--out", "m.pt2", "--device", "cpu", "--inductor", "nonsense=1")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "Inductor has no setting 'nonsense'" in result.stderr
 
 

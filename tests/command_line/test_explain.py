@@ -57,11 +57,11 @@ def test_an_xpu_is_simulated(run):
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["my_models:layer", *EAGER, "--keep-float32", "layr"], 1, "matches no module"),
-        (["my_models:breaks", *EAGER, "--keep-float32", "layr"], 1, "layer"),
+        (["my_models:layer", *EAGER, "--keep-float32", "layr"], 2, "matches no module"),
+        (["my_models:breaks", *EAGER, "--keep-float32", "layr"], 2, "layer"),
         (["my_models:layer", "--compare", "float64"], 2, "'float64' is not"),
         (["my_models:layer", "--device", "cpu", "--simulated-xpu"], 2, "leave --device out"),
-        (["my_models:layer", "--device", "tpu"], 1, "tpu"),
+        (["my_models:layer", "--device", "tpu"], 2, "tpu"),
     ],
 )
 def test_bad_words_are_refused(words, code, said, run):

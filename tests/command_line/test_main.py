@@ -66,27 +66,28 @@ def test_wrong_usage_ends_with_2(run, words, message):
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("words", "code", "message"),
     [
-        (["my_models"], "names no function"),
-        (["my_models:nope"], "has no function 'nope', expected MODULE:FACTORY"),
-        (["my_models:layr"], "did you mean 'layer'?"),
-        (["my_modles:layer"], "did you mean 'my_models'?"),
-        (["./no_file.py:layer"], "No such file"),
-        (["my_models:not_callable"], "has no function 'not_callable'"),
-        (["my_models:wrong"], "must return a model and a tuple or dict of its arguments, not int"),
-        (["my_models:layer", "--policy", "xpuu"], "did you mean 'xpu'?"),
-        (["my_models:layer", "--weights", "cashed"], "it must be one of ['recast', 'cached']"),
-        (["my_models:layer", "--skip-passes", "fold_cast"], "did you mean 'fold_casts'?"),
-        (["my_models:layer", "--inductor", "max_autotun=True"], "'max_autotune'"),
-        (["my_models:layer", "--device", "tpu"], "use one of ['cpu', 'cuda', 'xpu']"),
-        (["my_models:frozen", "--train", "--inner-backend", "eager"], "leave --train out"),
-        (["my_models:banned", "--policy", "torch", "--inner-backend", "eager"], "binary_cross_entropy is unsafe"),
+        (["my_models"], 1, "names no function"),
+        (["my_models:nope"], 1, "has no function 'nope', expected MODULE:FACTORY"),
+        (["my_models:layr"], 1, "did you mean 'layer'?"),
+        (["my_modles:layer"], 1, "did you mean 'my_models'?"),
+        (["./no_file.py:layer"], 1, "No such file"),
+        (["my_models:not_callable"], 1, "has no function 'not_callable'"),
+        (["my_models:wrong"], 1, "must return a model and a tuple or dict of its arguments, not int"),
+        (["my_models:sized"], 1, "is called without arguments, and needs width, depth; give them defaults"),
+        (["my_models:layer", "--policy", "xpuu"], 2, "did you mean 'xpu'?"),
+        (["my_models:layer", "--weights", "cashed"], 2, "it must be one of ['recast', 'cached']"),
+        (["my_models:layer", "--skip-passes", "fold_cast"], 2, "did you mean 'fold_casts'?"),
+        (["my_models:layer", "--inductor", "max_autotun=True"], 2, "'max_autotune'"),
+        (["my_models:layer", "--device", "tpu"], 2, "use one of ['cpu', 'cuda', 'xpu']"),
+        (["my_models:frozen", "--train", "--inner-backend", "eager"], 1, "leave --train out"),
+        (["my_models:banned", "--policy", "torch", "--inner-backend", "eager"], 1, "binary_cross_entropy is unsafe"),
     ],
 )
-def test_errors_of_ours_are_printed_and_end_with_1(run, words, message):
+def test_errors_of_ours_are_printed_and_end_with_1_or_2_where_a_value_is_wrong(run, words, code, message):
     result = run("doctor", *words)
-    assert result.exit_code == 1
+    assert result.exit_code == code
     assert result.stderr.splitlines()[-1].startswith("error: ")
     assert message in result.stderr
     assert "Traceback" not in result.stderr
@@ -102,12 +103,12 @@ def test_a_device_that_is_not_there_is_refused(run):
     if torch.xpu.is_available():
         pytest.skip("there is an XPU")
     result = run("bench", "my_models:layer", "--device", "xpu")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "there is no 'xpu' device here; use --device" in result.stderr
 
 
 def test_main_returns_the_status(capsys):
-    assert main(["policy", "show", "nope"]) == 1
+    assert main(["policy", "show", "nope"]) == 2
     assert "error: unknown policy 'nope'" in capsys.readouterr().err
     assert main(["policy", "show", "xpu", "--op", "softmax"]) == 0
     assert main(["nothing"]) == 2

@@ -46,7 +46,7 @@ def test_what_all_policies_do_with_an_op(run):
 
 def test_an_unknown_op_is_named_with_its_neighbours(run):
     result = run("policy", "show", "--op", "sofmax")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "softmax" in result.stderr
 
 

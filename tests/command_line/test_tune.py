@@ -52,9 +52,9 @@ def test_other_commands_take_it(tuned, run):
         (["tune"], 2, "MODULE:FACTORY"),
         (["tune", "my_models:layer", "--cost", "energy"], 2, "'energy' is not one of"),
         (["tune", "my_models:layer", "--budget", "0"], 2, "--budget"),
-        (["tune", "my_models:layer", "--tolerance", "-1"], 1, "tolerance is -1.0"),
+        (["tune", "my_models:layer", "--tolerance", "-1"], 2, "tolerance is -1.0"),
         (["tune", "my_models:layer", "--metric", "my_models:larger"], 1, "did you mean 'largest'?"),
-        (["tune", "my_models:layer", "--inner-backend", "eager"], 1, "give cost='time'"),
+        (["tune", "my_models:layer", "--inner-backend", "eager"], 2, "give cost='time'"),
         (["tune", "my_models:stops", "--out", "my_models.py/found.toml"], 2, "cannot write 'my_models.py/found.toml'"),
         (["explain", "my_models:stops", "--html", "my_models.py/found.html"], 2, "cannot write"),
         (
@@ -63,7 +63,7 @@ def test_other_commands_take_it(tuned, run):
             "cannot write 'my_models.py/found.json'",
         ),
         (["explain", "my_models:layer", "--tuning", "nothing.toml"], 2, "'nothing.toml' does not exist"),
-        (["explain", "my_models:layer", "--tuning", "my_models.py"], 1, "my_models.py is no tuning"),
+        (["explain", "my_models:layer", "--tuning", "my_models.py"], 2, "my_models.py is no tuning"),
     ],
 )
 def test_bad_words_are_refused(run, words, code, message):

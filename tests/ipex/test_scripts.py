@@ -215,6 +215,6 @@ def test_unknown_policy(tmp_path, monkeypatch):
     script = tmp_path / "script.py"
     script.write_text("print('it ran')\n")
     result = CliRunner().invoke(command, ["--policy", "nothing", str(script)])
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "error: " in result.output
     assert "it ran" not in result.output

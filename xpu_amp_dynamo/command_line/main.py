@@ -25,6 +25,17 @@ class PrintedError(click.ClickException):
         click.echo(f"error: {self.message}", file=file, err=True)
 
 
+class WrongValue(PrintedError):
+    """An error of this package about a value that was given."""
+
+    exit_code = click.UsageError.exit_code
+
+
+def printed(error: XpuAmpError) -> PrintedError:
+    """Return what prints an error and ends the command with its status."""
+    return WrongValue(str(error)) if isinstance(error, ValueError) else PrintedError(str(error))
+
+
 class LazyGroup(click.Group):
     """A group that imports a command when it is called: most of them load PyTorch's compilers."""
 
@@ -65,7 +76,7 @@ class LazyGroup(click.Group):
             ours = _error_of_ours(error)
             if ours is None:
                 raise
-            raise PrintedError(str(ours)) from error
+            raise printed(ours) from error
 
 
 def _error_of_ours(error: BaseException | None) -> XpuAmpError | None:

@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -71,9 +72,12 @@ def load_model(name: str, *, train: bool) -> Source:
         train: whether the command is about training.
 
     Raises:
-        XpuAmpError: there is no such function, or it returns something else than a model and its arguments.
+        XpuAmpError: there is no such function, it needs arguments, or it returns something else than a model and its
+            arguments.
     """
-    made = load_function(name)()
+    factory = load_function(name)
+    _refuse_parameters(name, factory)
+    made = factory()
     if not (
         isinstance(made, tuple)
         and len(made) == 2
@@ -89,6 +93,21 @@ def load_model(name: str, *, train: bool) -> Source:
         )
     args, kwargs = ((), inputs) if isinstance(inputs, dict) else (inputs, {})
     return Source(name, model, args, kwargs)
+
+
+def _refuse_parameters(name: str, factory: Callable[..., Any]) -> None:
+    """Refuse a factory that cannot be called without arguments, as far as its signature tells."""
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except ValueError:  # of some builtins
+        return
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = [each.name for each in parameters if each.kind not in variable and each.default is each.empty]
+    if needed:
+        raise XpuAmpError(
+            f"{name} is called without arguments, and needs {', '.join(needed)}; give them defaults, or name a "
+            "function that calls it"
+        )
 
 
 def backward(output: Any, name: str) -> None:

@@ -6,7 +6,7 @@ import contextlib
 
 import click
 
-from xpu_amp_dynamo.command_line.main import PrintedError
+from xpu_amp_dynamo.command_line.main import printed
 from xpu_amp_dynamo.errors import XpuAmpError
 from xpu_amp_dynamo.ipex.run_script import put_stand_in_on_path, run_script
 
@@ -34,7 +34,7 @@ def command(simulated: bool, policy: str | None, script: str, arguments: tuple[s
             stack.enter_context(simulating(simulated))
             install_torch_xpu_amp(policy)
         except XpuAmpError as error:
-            raise PrintedError(str(error)) from error
+            raise printed(error) from error
         status = run_script(script, arguments)
     click.get_current_context().exit(status)
 
