@@ -118,6 +118,17 @@ def test_streams_and_events():
     assert 0 <= start.elapsed_time(end) < 60_000
 
 
+def test_a_region_of_another_stream():
+    stream, x = torch.xpu.Stream(), torch.ones(2, device="xpu")
+    with torch.xpu.stream(stream):
+        assert torch.xpu.current_stream() == stream
+        y = x + 1
+    torch.xpu.set_stream(stream)
+    y.record_stream(torch.xpu.current_stream())
+    torch.xpu.current_stream().wait_stream(stream)
+    assert y.tolist() == [2, 2]
+
+
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
 @pytest.mark.parametrize("how", [{"foreach": True}, {"fused": True}, {}])
 def test_training_equals_the_cpu(optimizer, how):

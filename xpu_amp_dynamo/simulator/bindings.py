@@ -105,5 +105,5 @@ def _exchange_device(index: int) -> int:
     return DEVICE_INDEX
 
 
-def _do_nothing(*args: object) -> None:
+def _do_nothing(*args: object, **kwargs: object) -> None:
     """Do nothing: work on the simulated XPU is done when its call returns, and nothing is cached."""
