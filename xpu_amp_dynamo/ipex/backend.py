@@ -25,12 +25,16 @@ def ipex_backend(
         gm: the graph that Dynamo captured.
         example_inputs: one value for each of its placeholders.
         mode: a mode of ``torch.compile`` for Inductor.
-        options: those of the backend ``"xpu_amp"``.
+        options: those of the backend ``"xpu_amp"``, and settings of Inductor beside them, as IPEX took these.
 
     Returns:
         The compiled function.
     """
     from xpu_amp_dynamo.backend import xpu_amp
+    from xpu_amp_dynamo.inductor.settings import is_setting
 
     given = {"policy": policy_in_force(), "enabled": False, **(options or {})}
+    settings = {name: given.pop(name) for name in list(given) if is_setting(name)}
+    if settings:
+        given["inductor"] = {**settings, **given.get("inductor", {})}
     return xpu_amp(gm, example_inputs, mode=mode, options=given)

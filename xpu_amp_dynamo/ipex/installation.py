@@ -12,6 +12,7 @@ from xpu_amp_dynamo.ipex import amp
 from xpu_amp_dynamo.ipex.backend import ipex_backend
 from xpu_amp_dynamo.ipex.chosen_policy import choose
 from xpu_amp_dynamo.ipex.math_mode import FP32MathMode, fp32_math_mode, get_xpu_fp32_math_mode, set_xpu_fp32_math_mode
+from xpu_amp_dynamo.ipex.names import refuse_query
 from xpu_amp_dynamo.ipex.optimize import optimize
 from xpu_amp_dynamo.policy.policy import Policy, as_policy
 
@@ -23,6 +24,7 @@ NAMES = {
     "fp32_math_mode": fp32_math_mode,
     "get_fp32_math_mode": get_xpu_fp32_math_mode,
     "set_fp32_math_mode": set_xpu_fp32_math_mode,
+    "__getattr__": refuse_query,
 }
 _MODULE = "torch.xpu.amp"
 # The default dtype of XPU regions before, while the names are installed.

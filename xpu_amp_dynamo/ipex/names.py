@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from xpu_amp_dynamo.errors import NoCounterpartError
 
 # IPEX's last release with an autocast of its own for GPUs.
@@ -30,8 +32,38 @@ INSTEAD = {
     "transformers": "use the models of the transformers library, and torch.compile(model, backend='xpu_amp')",
     "verbose": "set the environment variable ONEDNN_VERBOSE=1, or use torch.backends.mkldnn.verbose",
     "tpp": "use torch.compile(model, backend='xpu_amp')",
+    "xpu": "torch.xpu.get_device_properties() tells what a device has",
+}
+_PROPERTIES = "use torch.xpu.get_device_properties()"
+_LAYOUT = "leave it out: layouts are Inductor's, and those of the model"
+# The same for names that IPEX gave to torch.xpu.
+QUERIES = {
+    "getDeviceIdListForCard": "set ZE_AFFINITY_MASK or ONEAPI_DEVICE_SELECTOR to choose devices",
+    "has_2d_block_array": _PROPERTIES,
+    "has_channels_last_1d": _LAYOUT,
+    "has_fp64_dtype": f"{_PROPERTIES}.has_fp64",
+    "has_multi_context": _PROPERTIES,
+    "has_onemkl": "use torch.__config__.show()",
+    "has_xmx": f"{_PROPERTIES}.has_subgroup_matrix_multiply_accumulate",
+    "is_contiguous_channels_last_1d": _LAYOUT,
+    "to_channels_last_1d": _LAYOUT,
+    "utils": f"{_PROPERTIES}, such as has_fp64 for has_fp64_dtype()",
 }
 _SELF = "intel_extension_for_pytorch"
+
+
+def refuse_query(name: str) -> NoReturn:
+    """Refuse a name that ``torch.xpu`` does not have, with what to do instead if IPEX gave it one.
+
+    Raises:
+        NoCounterpartError: IPEX did.
+        AttributeError: it did not.
+    """
+    if name not in QUERIES:
+        raise AttributeError(f"module 'torch.xpu' has no attribute {name!r}")
+    raise NoCounterpartError(
+        f"torch.xpu.{name} of IPEX has no counterpart in PyTorch or xpu_amp_dynamo; {QUERIES[name]}"
+    )
 
 
 def no_counterpart(name: str) -> NoCounterpartError:
