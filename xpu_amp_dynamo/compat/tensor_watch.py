@@ -71,7 +71,6 @@ def _watched_data(data: Any, on_data: Listener) -> property:
 def _watched_writer(write: Callable[..., torch.Tensor], on_write: Listener) -> Callable[..., torch.Tensor]:
     """Return a method that tells which tensor it wrote to."""
 
-    @functools.wraps(write, updated=())
     def run(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         try:
             return write(tensor, *args, **kwargs)
@@ -79,6 +78,7 @@ def _watched_writer(write: Callable[..., torch.Tensor], on_write: Listener) -> C
             on_write(tensor)
 
     pass_over(run.__code__)
+    functools.update_wrapper(run, write, updated=())
     return run
 
 

@@ -111,7 +111,9 @@ CHANGES: dict[str, Change] = {
     "apply_": lambda model: weight(model).detach().apply_(lambda value: 2 * value),
     "apply_ while frozen": apply_while_frozen,
     "map_": lambda model: weight(model).detach().map_(torch.ones(WIDTH, WIDTH), lambda value, one: value + one),
-    "map2_": lambda model: weight(model).detach().map2_(*torch.ones(2, WIDTH, WIDTH), lambda *values: sum(values)),
+    "map2_": lambda model: (
+        weight(model).detach().map2_(torch.ones(WIDTH, WIDTH), torch.ones(WIDTH, WIDTH), lambda *values: sum(values))
+    ),
     "vector_to_parameters": vector,
     "init.normal_": randomly(init.normal_),
     "init.kaiming_uniform_": randomly(init.kaiming_uniform_),
