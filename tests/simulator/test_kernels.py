@@ -241,25 +241,13 @@ def test_every_part_gets_kernels(part):
 def test_command_line(tmp_path):
     (tmp_path / "my_models.py").write_text(
         "import torch\ndef make():\n    return torch.nn.Linear(8, 8), (torch.randn(2, 8),)\n"
-        "def make_wrong():\n    return 3\n"
     )
-
-    def command(*words):
-        line = [sys.executable, "-m", "xpu_amp_dynamo", *words]
-        return subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
-
-    done = command("kernels", "my_models:make", "--train", "--beside", "float32", "--sources", "out")
+    words = ["kernels", "my_models:make", "--train", "--beside", "float32", "--sources", "out"]
+    command = [sys.executable, "-m", "xpu_amp_dynamo", *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Triton kernels" in done.stdout
     assert (tmp_path / "out" / "xpu_amp_backward_0.py").exists()
-    for factory, message in (
-        ("my_models", "names no function"),
-        ("my_models:nope", "cannot find"),
-        ("my_models:make_wrong", "must return a model"),
-    ):
-        failed = command("kernels", factory)
-        assert failed.returncode == 1
-        assert message in failed.stderr
 
 
 def test_inside_a_region_outputs_stay_in_lower_precision():
